@@ -1,0 +1,94 @@
+"""What Airflow reads of this package. The list of connection types here is the registry of providers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+_HIDDEN = ["schema", "port", "login"]
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's entry for Airflow (schema: `provider_info.schema.json`); imports nothing."""
+    return {
+        "package-name": "airflow-media-tasks",
+        "name": "Media Tasks",
+        "description": "Generate images, video, music and speech, and pay for each of them once.",
+        "integrations": [
+            {
+                "integration-name": "Media Tasks",
+                "external-doc-url": "https://pypi.org/project/airflow-media-tasks/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {"integration-name": "Media Tasks", "python-modules": ["airflow_media_tasks.operators"]}
+        ],
+        "sensors": [{"integration-name": "Media Tasks", "python-modules": ["airflow_media_tasks.sensors"]}],
+        "triggers": [{"integration-name": "Media Tasks", "python-modules": ["airflow_media_tasks.triggers"]}],
+        "hooks": [
+            {
+                "integration-name": "Media Tasks",
+                "python-modules": [
+                    "airflow_media_tasks.hooks.vap",
+                    "airflow_media_tasks.hooks.acedata",
+                    "airflow_media_tasks.hooks.kling",
+                ],
+            }
+        ],
+        "extra-links": ["airflow_media_tasks.operators.MediaResultLink"],
+        "connection-types": [
+            {
+                "connection-type": "vap",
+                "hook-class-name": "airflow_media_tasks.hooks.vap.VapHook",
+                "hook-name": "VAP",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {"password": "vap_...", "host": "https://api.vapagent.com"},
+                },
+            },
+            {
+                "connection-type": "acedata",
+                "hook-class-name": "airflow_media_tasks.hooks.acedata.AceDataHook",
+                "hook-name": "AceData Cloud (Veo, Luma, ...)",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API token", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "token of the service, or a global one",
+                        "host": "https://api.acedata.cloud",
+                    },
+                },
+                "conn-fields": {
+                    "service": {
+                        "label": "Default service",
+                        "description": "Completes a short name: text_to_video means veo/text_to_video.",
+                        "schema": {"type": ["string", "null"], "default": "veo"},
+                    },
+                    "callback_url": {
+                        "label": "Callback address",
+                        "description": "Where AceData reports a finished task; nothing here needs it.",
+                        "schema": {"type": ["string", "null"], "format": "url"},
+                    },
+                },
+            },
+            {
+                "connection-type": "kling",
+                "hook-class-name": "airflow_media_tasks.hooks.kling.KlingHook",
+                "hook-name": "Kling",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port"],
+                    "relabeling": {
+                        "login": "Access key (older accounts)",
+                        "password": "API key, or secret key",
+                        "host": "Base URL",
+                    },
+                    "placeholders": {
+                        "login": "leave empty with an API key",
+                        "host": "https://api-singapore.klingai.com",
+                    },
+                },
+            },
+        ],
+    }

@@ -1,0 +1,1 @@
+"""One module per provider; nothing outside this folder imports any but `base`."""

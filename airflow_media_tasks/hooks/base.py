@@ -1,0 +1,403 @@
+"""`MediaHook`: what every provider's hook offers, and what a provider writes to become one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException
+
+from airflow_media_tasks.hooks.conversations import UNREACHABLE, Conversation, ConversationHook
+from airflow_media_tasks.hooks.operations import Operation, shown
+from airflow_media_tasks.task import (
+    MediaBalance,
+    MediaFile,
+    MediaNotFoundError,
+    MediaProviderError,
+    MediaRequestError,
+    MediaTask,
+    MediaTaskError,
+    MediaTaskFailed,
+    SubmissionOutcomeUnknown,
+    TaskStatus,
+)
+
+
+def get_media_hook(media_conn_id: str) -> MediaHook:
+    """The hook that the connection's type names, whichever provider that is.
+
+    :raises MediaRequestError: if there is no such connection, or its type is not one of ours.
+    """
+    if not media_conn_id:
+        raise MediaRequestError(f"media_conn_id must be the id of a connection, got {shown(media_conn_id)}")
+    try:
+        hook = BaseHook.get_hook(media_conn_id)
+    except AirflowException as error:
+        raise MediaRequestError(
+            f"media_conn_id {media_conn_id!r}: {error}. Define it under Admin > Connections or as the "
+            f"environment variable AIRFLOW_CONN_{media_conn_id.upper()}, with one of the types that "
+            "'airflow providers hooks' lists for airflow-media-tasks"
+        ) from None
+    if not isinstance(hook, MediaHook):
+        raise MediaRequestError(
+            f"media_conn_id {media_conn_id!r} has a type that generates no media ({type(hook).__name__}); "
+            "use one of the types that 'airflow providers hooks' lists for airflow-media-tasks"
+        )
+    return hook
+
+
+class MediaHook(ConversationHook):
+    """Base of every provider's hook.
+
+    A provider sets the class attributes and writes the conversations whose docstrings say "Write this"; the
+    public methods, each with an awaitable twin whose name begins with `a`, are not overwritten.
+
+    :param media_conn_id: id of an Airflow connection; its type must be the hook's own.
+    """
+
+    operations: ClassVar[Mapping[str, Operation]]
+    """What the provider can do, by name."""
+    id_pattern: ClassVar[re.Pattern[str]]
+    """What a `media_task_id` of this provider looks like."""
+    id_form: ClassVar[str]
+    """The same in words, for people."""
+    batch_size: ClassVar[int] = 1
+    """How many tasks one status request can ask about."""
+    client_ref_is_queryable: ClassVar[bool] = False
+    """Whether a lost submission can be asked for by the `client_ref` it carried."""
+    can_cancel: ClassVar[bool] = False
+    has_balance: ClassVar[bool] = True
+
+    def __init__(self, media_conn_id: str | None = None) -> None:
+        super().__init__(media_conn_id)
+        self._unknown_words: set[str] = set()
+
+    # What a provider writes.
+
+    def _submit(
+        self, name: str, operation: Operation, arguments: Mapping[str, Any], client_ref: str | None
+    ) -> Conversation[MediaTask]:
+        """Write this. Submits *arguments* (checked, in neutral words) with one paid request."""
+        raise NotImplementedError
+
+    def _get_task(self, media_task_id: str) -> Conversation[MediaTask]:
+        """Write this. Raises MediaNotFoundError where the provider does not know the task."""
+        raise NotImplementedError
+
+    def _get_batch(self, media_task_ids: list[str]) -> Conversation[dict[str, MediaTask]]:
+        """Write this where `batch_size` is above 1: one request for all ids, which share a `group_of`.
+
+        An id that the provider leaves out of its answer is left out here too; it is then asked for alone.
+        """
+        raise NotImplementedError
+
+    def _find_tasks(
+        self,
+        client_ref: str | None,
+        submitted_after: datetime | None,
+        name: str | None,
+        arguments: Mapping[str, Any] | None,
+    ) -> Conversation[list[MediaTask]]:
+        """Write this. See `find_tasks`."""
+        raise NotImplementedError
+
+    def _cancel_task(self, media_task_id: str) -> Conversation[MediaTask]:
+        """Write this where `can_cancel`."""
+        raise NotImplementedError
+
+    def _get_balance(self) -> Conversation[MediaBalance]:
+        """Write this unless `has_balance` is False."""
+        raise NotImplementedError
+
+    def _probe(self) -> Conversation[None]:
+        """Write this where `has_balance` is False: the cheapest request that proves the key."""
+        yield from self._get_balance()
+
+    # What callers use.
+
+    def submit(
+        self, operation: str, arguments: Mapping[str, Any], client_ref: str | None = None
+    ) -> MediaTask:
+        """Submit one task; it costs money, so it is sent once.
+
+        :param operation: a name of `operations`.
+        :param arguments: neutral words where they exist, every other key passed through untouched.
+        :param client_ref: the caller's own name for this submission, kept by the provider where it can.
+        :return: the task as the provider first describes it, rarely finished already.
+        :raises MediaRequestError: before anything is sent, if the operation or an argument is wrong.
+        :raises SubmissionOutcomeUnknown: if it was sent and the answer does not say what became of it.
+        """
+        return self._run(self._checked_submit(operation, arguments, client_ref))
+
+    async def asubmit(
+        self, operation: str, arguments: Mapping[str, Any], client_ref: str | None = None
+    ) -> MediaTask:
+        """Awaitable twin of `submit`."""
+        return await self._arun(self._checked_submit(operation, arguments, client_ref))
+
+    def get_task(self, media_task_id: str) -> MediaTask:
+        """The task as it is now. Raises MediaNotFoundError if the provider does not know it."""
+        return self._run(self._get_task(self.check_id(media_task_id)))
+
+    async def aget_task(self, media_task_id: str) -> MediaTask:
+        """Awaitable twin of `get_task`."""
+        return await self._arun(self._get_task(self.check_id(media_task_id)))
+
+    def get_tasks(self, media_task_ids: Iterable[str]) -> dict[str, MediaTask]:
+        """The tasks as they are now, keyed by the ids given; ids that the provider does not know are absent.
+
+        :raises MediaTaskError: what kept one of them from being read.
+        """
+        return self._run(self._read_all(media_task_ids))
+
+    async def aget_tasks(self, media_task_ids: Iterable[str]) -> dict[str, MediaTask]:
+        """Awaitable twin of `get_tasks`."""
+        return await self._arun(self._read_all(media_task_ids))
+
+    def find_tasks(
+        self,
+        *,
+        client_ref: str | None = None,
+        submitted_after: datetime | None = None,
+        operation: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> list[MediaTask]:
+        """The account's tasks that could be the submission described, newest first.
+
+        :param client_ref: as given to `submit`; where the provider keeps it, it alone decides.
+        :param submitted_after: UTC; tasks older than this are left out.
+        :param operation: only tasks of this operation.
+        :param arguments: only tasks with this request, as far as the provider shows what was asked.
+        :return: with no parameter at all, what the provider lists first.
+        """
+        return self._run(self._checked_find(client_ref, submitted_after, operation, arguments))
+
+    async def afind_tasks(
+        self,
+        *,
+        client_ref: str | None = None,
+        submitted_after: datetime | None = None,
+        operation: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> list[MediaTask]:
+        """Awaitable twin of `find_tasks`."""
+        return await self._arun(self._checked_find(client_ref, submitted_after, operation, arguments))
+
+    def cancel_task(self, media_task_id: str) -> MediaTask:
+        """Stop a running task. Raises MediaRequestError where the provider cannot (`can_cancel`)."""
+        return self._run(self._checked_cancel(media_task_id))
+
+    async def acancel_task(self, media_task_id: str) -> MediaTask:
+        """Awaitable twin of `cancel_task`."""
+        return await self._arun(self._checked_cancel(media_task_id))
+
+    def get_balance(self) -> MediaBalance:
+        """What the account can spend. Raises MediaRequestError where the provider does not say."""
+        return self._run(self._checked_balance())
+
+    async def aget_balance(self) -> MediaBalance:
+        """Awaitable twin of `get_balance`."""
+        return await self._arun(self._checked_balance())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Airflow's *Test* button: asks for the balance, or the cheapest thing that needs the key."""
+        try:
+            if self.has_balance:
+                return True, f"ok, balance {self.get_balance()}"
+            self._run(self._probe())
+        except (MediaTaskError, AirflowException) as error:
+            return False, str(error)
+        return True, "ok, the key is accepted (this provider's API shows no balance)"
+
+    def check(self, operation: str, arguments: Any) -> tuple[str, dict[str, Any]]:
+        """The operation's full name and the *arguments* in neutral words, if a submission may be tried.
+
+        :raises MediaRequestError: naming what is wrong and what is allowed; nothing is sent.
+        """
+        name = self.operation_name(operation)
+        return name, self.operations[name].check(name, arguments)
+
+    def operation_name(self, operation: str) -> str:
+        """Override this where an account serves several services and a short name can be completed."""
+        if operation in self.operations:
+            return operation
+        raise MediaRequestError(
+            f"operation {shown(operation)} is none of {self.conn_type}'s; there are: "
+            + ", ".join(sorted(self.operations)),
+            provider=self.conn_type,
+        )
+
+    def check_id(self, media_task_id: Any) -> str:
+        """*media_task_id* itself. Raises MediaRequestError if it is not of this provider's form."""
+        if isinstance(media_task_id, str) and self.id_pattern.fullmatch(media_task_id):
+            return media_task_id
+        raise MediaRequestError(
+            f"media_task_id {shown(media_task_id)} is none of {self.conn_type}'s, which look like "
+            f"{self.id_form}; is media_conn_id {self.media_conn_id!r} the account it was submitted with?",
+            provider=self.conn_type,
+        )
+
+    @staticmethod
+    def group_of(media_task_id: str) -> str:
+        """What precedes a task's own id: tasks of one group can be asked for together."""
+        return media_task_id.rpartition("/")[0]
+
+    def read_tasks(
+        self, media_task_ids: Collection[str]
+    ) -> Conversation[dict[str, MediaTask | MediaTaskError]]:
+        """Each id's task, or why it alone could not be read; for ids of one group, `batch_size` at most.
+
+        One unreadable task does not hide the others; what concerns them all (the account, the network, a
+        batch reply that makes no sense) is raised.
+        """
+        ids = list(media_task_ids)
+        if len(ids) == 1:
+            try:
+                return {ids[0]: (yield from self._get_task(self.check_id(ids[0])))}
+            except MediaNotFoundError as error:
+                return {ids[0]: error}
+        found: dict[str, MediaTask | MediaTaskError] = {}
+        found.update((yield from self._get_batch([self.check_id(id_) for id_ in ids])))
+        for id_ in ids:
+            if id_ not in found:
+                try:
+                    found[id_] = yield from self._get_task(id_)
+                except (MediaNotFoundError, MediaProviderError) as error:
+                    found[id_] = error
+        return found
+
+    async def aread_tasks(self, media_task_ids: Collection[str]) -> dict[str, MediaTask | MediaTaskError]:
+        """Runs `read_tasks`; what the poller asks with."""
+        return await self._arun(self.read_tasks(media_task_ids))
+
+    # What conversations use.
+
+    def status_of(self, word: Any, media_task_id: str) -> TaskStatus:
+        """The status of the provider's *word*; one that nobody knows is running, and is logged once."""
+        status = TaskStatus.from_word(word) if isinstance(word, str) else None
+        if status is None:
+            seen = shown(word)
+            if seen not in self._unknown_words:
+                self._unknown_words.add(seen)
+                self.log.warning(
+                    "%s says %s of task %s, a status this package does not know; taken as still running",
+                    self.conn_type,
+                    seen,
+                    media_task_id,
+                )
+            return TaskStatus.RUNNING
+        return status
+
+    def media_task(
+        self,
+        media_task_id: str,
+        status: TaskStatus,
+        word: str | None,
+        *,
+        files: Iterable[MediaFile] = (),
+        failure: MediaTaskError | None = None,
+        **rest: Any,
+    ) -> MediaTask:
+        """A `MediaTask` that keeps the rules which hold for every provider.
+
+        Files count once the task has succeeded: what stands in the document before is a preview. A task
+        that calls itself finished and shows nothing but a thumbnail has failed (`no_output`).
+
+        :param failure: why, if *status* says that it failed.
+        :param rest: the other fields of `MediaTask`.
+        """
+        made = tuple(files) if status is TaskStatus.SUCCEEDED else ()
+        error = None
+        if status is TaskStatus.SUCCEEDED and all(file.kind == "thumbnail" for file in made):
+            status = TaskStatus.FAILED
+            error = self.task_failed(
+                media_task_id, "no_output", f"{word or 'finished'} without an output URL"
+            )
+        elif status.is_terminal and status is not TaskStatus.SUCCEEDED:
+            error = failure or self.task_failed(media_task_id, word, word)
+        return MediaTask(
+            id=media_task_id, status=status, status_word=word or "", files=made, error=error, **rest
+        )
+
+    def task_failed(
+        self, media_task_id: str, code: Any, words: Any, cls: type[MediaTaskError] = MediaTaskFailed
+    ) -> MediaTaskError:
+        """The error of a task that ended failed, with what the provider said of it."""
+        says = shown(words, 500) if words else "no reason given"
+        return cls(
+            f"{self.conn_type} task {media_task_id} failed: {says}",
+            provider=self.conn_type,
+            code=None if code is None else str(code)[:100],
+            media_task_id=media_task_id,
+        )
+
+    # The conversations behind the public methods.
+
+    def _checked_submit(
+        self, operation: str, arguments: Mapping[str, Any], client_ref: str | None
+    ) -> Conversation[MediaTask]:
+        name, checked = self.check(operation, arguments)
+        try:
+            return (yield from self._submit(name, self.operations[name], checked, client_ref))
+        except MediaProviderError as error:
+            if error.code == UNREACHABLE:
+                raise
+            raise SubmissionOutcomeUnknown(
+                f"{name!r} was sent and may have been accepted and billed: {error}",
+                provider=self.conn_type,
+                code=error.code,
+            ) from error
+
+    def _read_all(self, media_task_ids: Iterable[str]) -> Conversation[dict[str, MediaTask]]:
+        groups: dict[str, list[str]] = {}
+        for media_task_id in dict.fromkeys(media_task_ids):
+            groups.setdefault(self.group_of(self.check_id(media_task_id)), []).append(media_task_id)
+        found: dict[str, MediaTask] = {}
+        for ids in groups.values():
+            for start in range(0, len(ids), self.batch_size):
+                answer = yield from self.read_tasks(ids[start : start + self.batch_size])
+                for media_task_id, task in answer.items():
+                    if isinstance(task, MediaTask):
+                        found[media_task_id] = task
+                    elif not isinstance(task, MediaNotFoundError):
+                        raise task
+        return found
+
+    def _checked_find(
+        self,
+        client_ref: str | None,
+        submitted_after: datetime | None,
+        operation: str | None,
+        arguments: Mapping[str, Any] | None,
+    ) -> Conversation[list[MediaTask]]:
+        if submitted_after is not None and submitted_after.tzinfo is None:
+            raise MediaRequestError(f"submitted_after must have a time zone, got {submitted_after!r}")
+        name = None if operation is None else self.operation_name(operation)
+        if arguments is not None:
+            if name is None:
+                raise MediaRequestError(
+                    "arguments can only be compared for a given operation: pass operation too"
+                )
+            arguments = self.operations[name].check(name, arguments)
+        found = yield from self._find_tasks(client_ref, submitted_after, name, arguments)
+        # A task whose time the provider does not show cannot be ruled out by time.
+        return [
+            task
+            for task in found
+            if submitted_after is None or task.created_at is None or task.created_at >= submitted_after
+        ]
+
+    def _checked_cancel(self, media_task_id: str) -> Conversation[MediaTask]:
+        self._can("cancel a task", self.can_cancel)
+        return (yield from self._cancel_task(self.check_id(media_task_id)))
+
+    def _checked_balance(self) -> Conversation[MediaBalance]:
+        self._can("say an account's balance", self.has_balance)
+        return (yield from self._get_balance())
+
+    def _can(self, what: str, can: bool) -> None:
+        if not can:
+            raise MediaRequestError(f"{self.conn_type}'s API cannot {what}", provider=self.conn_type)

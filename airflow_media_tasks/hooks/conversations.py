@@ -1,0 +1,406 @@
+"""Conversations, and the two drivers that run them over HTTP.
+
+A provider is written as conversations: generators that yield a `Request` and are sent the `Reply`, as
+`httpx.Auth.auth_flow` does it. They do no I/O, so one driver runs them with a blocking client and another
+with an asynchronous one, the two can never drift apart, and a test drives them by hand with `next()` and
+`.send()`.
+
+This is the only module, with the simulator, that knows httpx and tenacity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import json
+import math
+import time
+from collections.abc import Generator, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+import tenacity
+from airflow.sdk import BaseHook
+from httpx_aiohttp import HttpxAiohttpClient
+from typing_extensions import Self
+
+from airflow_media_tasks import __version__
+from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.task import (
+    MediaAuthError,
+    MediaFundsError,
+    MediaNotFoundError,
+    MediaProviderError,
+    MediaRateLimitError,
+    MediaRequestError,
+    MediaTaskError,
+)
+
+
+T = TypeVar("T")
+R = TypeVar("R", bound=tenacity.BaseRetrying)
+
+MAX_REPLY_BYTES = 8 * 1024 * 1024
+"""A status document is a few KiB; what is larger is not one, and would fill the triggerer's memory."""
+
+MAX_RETRY_AFTER = 60.0
+"""Seconds that a read waits at most because a provider said Retry-After."""
+
+UNREACHABLE = "unreachable"
+"""Our code for "the connection was never established": nothing was sent, so nothing was accepted."""
+
+_HEADERS = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept": "application/json"}
+_SHORTEST_SECRET = 8
+_TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+)
+_CLASS_OF_STATUS: dict[int, type[MediaTaskError]] = {
+    401: MediaAuthError,
+    402: MediaFundsError,
+    403: MediaAuthError,
+    404: MediaNotFoundError,
+    429: MediaRateLimitError,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request of a conversation.
+
+    :param path: below the connection's base URL, beginning with a slash.
+    :param params: query parameters; None values are left out.
+    :param paid: a submission. It is sent once: never again unless it surely was not accepted.
+    :param timeout: seconds without a byte before we give up on the answer.
+    """
+
+    method: str
+    path: str
+    json: Any = None
+    params: Mapping[str, str | int | None] = field(default_factory=dict)
+    paid: bool = False
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: *body* is the decoded JSON, or None with *text* where it was none."""
+
+    status: int
+    body: Any
+    text: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The body as an object; empty where it is none, so that a parser need not ask at each step."""
+        return self.body if isinstance(self.body, Mapping) else {}
+
+
+Conversation = Generator[Request, Reply, T]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a hook takes from its connection."""
+
+    base_url: str
+    login: str
+    password: str
+    extra: Mapping[str, Any]
+
+
+class ConversationHook(BaseHook):
+    """A hook that holds conversations with one account of one provider.
+
+    Every call raises a `MediaTaskError` of `airflow_media_tasks.task` for whatever a provider or a network
+    can do. A client is opened for each call; within `with hook:` (or `async with hook:`) all calls share
+    one, which is closed at its end.
+
+    :param media_conn_id: id of an Airflow connection; its type must be the hook's own.
+    """
+
+    conn_name_attr: ClassVar[str] = "media_conn_id"
+    default_conn_name: ClassVar[str]
+    conn_type: ClassVar[str]
+    hook_name: ClassVar[str]
+
+    base_url: ClassVar[str]
+    """The provider's public address; the connection's host overrides it."""
+    max_connections: ClassVar[int] = 10
+    """Connections, and so requests in flight, of one client."""
+
+    read_attempts: int = 4
+    """How often a read is tried in all; a poller, which asks again anyway, sets it to 1."""
+    retry_wait: float = 1.0
+    """Seconds before the first repetition; doubled, with jitter, for each further one."""
+
+    def __init__(self, media_conn_id: str | None = None) -> None:
+        super().__init__()
+        self.media_conn_id = media_conn_id or self.default_conn_name
+        self._client: httpx.Client | None = None
+        self._async_client: httpx.AsyncClient | None = None
+        self._open = ExitStack()
+        self._async_open = AsyncExitStack()
+
+    def _headers(self) -> dict[str, str]:
+        """Usually not overwritten. Made anew for each request, so that a signature is always fresh."""
+        return {"Authorization": f"Bearer {self._key}"}
+
+    def error_of(self, reply: Reply) -> MediaTaskError | None:
+        """Override this to choose the error's class by the provider's code; fall back on this by status.
+
+        Returns None for a good reply.
+        """
+        if reply.status < 400 and reply.body is not None:
+            return None
+        if reply.status < 400:
+            return MediaProviderError(
+                f"{self.conn_type} answered HTTP {reply.status} with something that is no JSON document: "
+                f"{shown(reply.text)}",
+                provider=self.conn_type,
+            )
+        return self.error(None, reply, None, reply.text)
+
+    def error(
+        self, cls: type[MediaTaskError] | None, reply: Reply, code: Any, words: Any, request_id: Any = None
+    ) -> MediaTaskError:
+        """An error in the provider's *words*; without a class, whose fault it is goes by HTTP status."""
+        if cls is None:
+            theirs = reply.status >= 500 or reply.status < 400
+            cls = _CLASS_OF_STATUS.get(reply.status, MediaProviderError if theirs else MediaRequestError)
+        says = shown(words, 500) if words else "nothing"
+        where = f"HTTP {reply.status}" + (f", code {shown(code)}" if code is not None else "")
+        trace = f", request {shown(request_id)}" if request_id else ""
+        return cls(
+            f"{self.conn_type} says {says} ({where}{trace})",
+            provider=self.conn_type,
+            code=None if code is None else str(code)[:100],
+            retry_after=_retry_after(reply.headers),
+        )
+
+    def senseless(self, reply: Reply, missing: str) -> MediaProviderError:
+        """The error of a good reply in which something is *missing* that cannot be done without."""
+        return MediaProviderError(
+            f"{self.conn_type} answered HTTP {reply.status} without {missing}: {shown(reply.text, 200)}",
+            provider=self.conn_type,
+        )
+
+    # The connection.
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection, read once for the life of this hook. Blocking: not for an event loop's thread."""
+        connection = self.get_connection(self.media_conn_id)
+        if connection.conn_type != self.conn_type:
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r} has the type {connection.conn_type!r}; "
+                f"{type(self).__name__} needs one of type {self.conn_type!r}"
+            )
+        host = (connection.host or self.base_url).rstrip("/")
+        if "://" not in host:
+            host = f"https://{host}" + (f":{connection.port}" if connection.port else "")
+        parts = urlsplit(host)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: host must be a URL such as {self.base_url}, "
+                f"got {shown(host)}"
+            )
+        return Settings(host, connection.login or "", connection.password or "", connection.extra_dejson)
+
+    @property
+    def _key(self) -> str:
+        key = self.settings.password
+        if not key:
+            raise MediaAuthError(
+                f"connection {self.media_conn_id!r} has no password: put the provider's API key there",
+                provider=self.conn_type,
+            )
+        if not key.isascii() or not key.isprintable():
+            raise MediaAuthError(
+                f"connection {self.media_conn_id!r}: the password has a character that no API key has "
+                "(a line break or a non-ASCII letter); paste the key again",
+                provider=self.conn_type,
+            )
+        return key
+
+    # The two drivers.
+
+    def __enter__(self) -> Self:
+        self._client = self._open.enter_context(self._new_client())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._client = None
+        self._open.close()
+
+    async def __aenter__(self) -> Self:
+        self._async_client = await self._async_open.enter_async_context(await self._new_async_client())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._async_client = None
+        await self._async_open.aclose()
+
+    def _new_client(self) -> httpx.Client:
+        return httpx.Client(limits=self._limits(), headers=_HEADERS)
+
+    async def _new_async_client(self) -> httpx.AsyncClient:
+        # Building a client reads the certificate store: tens of milliseconds that an event loop has not.
+        return await asyncio.to_thread(HttpxAiohttpClient, limits=self._limits(), headers=_HEADERS)
+
+    def _limits(self) -> httpx.Limits:
+        return httpx.Limits(
+            max_connections=self.max_connections, max_keepalive_connections=self.max_connections
+        )
+
+    def _run(self, conversation: Conversation[T]) -> T:
+        with contextlib.closing(conversation), ExitStack() as stack:
+            client = self._client or stack.enter_context(self._new_client())
+            try:
+                request = next(conversation)
+                while True:
+                    try:
+                        reply = self._attempts(tenacity.Retrying, request)(self._send, client, request)
+                    except MediaTaskError as error:
+                        request = conversation.throw(error)
+                    else:
+                        request = conversation.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    async def _arun(self, conversation: Conversation[T]) -> T:
+        with contextlib.closing(conversation):
+            async with AsyncExitStack() as stack:
+                if "settings" not in self.__dict__:
+                    await asyncio.to_thread(lambda: self.settings)
+                client = self._async_client or await stack.enter_async_context(await self._new_async_client())
+                try:
+                    request = next(conversation)
+                    while True:
+                        try:
+                            attempts = self._attempts(tenacity.AsyncRetrying, request)
+                            reply: Reply = await attempts(self._asend, client, request)
+                        except MediaTaskError as error:
+                            request = conversation.throw(error)
+                        else:
+                            request = conversation.send(reply)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+
+    def _attempts(self, retrying: type[R], request: Request) -> R:
+        """Reads are repeated while that can help; a submission only if it surely was not accepted."""
+        transient = (MediaRateLimitError,) if request.paid else (MediaRateLimitError, MediaProviderError)
+        exponential = tenacity.wait_exponential(multiplier=self.retry_wait, max=30) + tenacity.wait_random(
+            0, self.retry_wait
+        )
+
+        def can_repeat(error: BaseException) -> bool:
+            return isinstance(error, transient) or getattr(error, "code", None) == UNREACHABLE
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            told = getattr(error, "retry_after", None) or 0.0
+            return max(min(told, MAX_RETRY_AFTER), exponential(state))
+
+        return retrying(
+            retry=tenacity.retry_if_exception(can_repeat),
+            stop=tenacity.stop_after_attempt(self.read_attempts),
+            wait=wait,
+            reraise=True,
+        )
+
+    def _send(self, client: httpx.Client, request: Request) -> Reply:
+        body = bytearray()
+        try:
+            with client.stream(**self._wire(request)) as response:
+                for chunk in response.iter_bytes():
+                    self._collect(body, chunk)
+        except _TRANSPORT_ERRORS as error:
+            raise self._transport_error(error) from None
+        return self._reply(response, body)
+
+    async def _asend(self, client: httpx.AsyncClient, request: Request) -> Reply:
+        body = bytearray()
+        try:
+            async with client.stream(**self._wire(request)) as response:
+                async for chunk in response.aiter_bytes():
+                    self._collect(body, chunk)
+        except _TRANSPORT_ERRORS as error:
+            raise self._transport_error(error) from None
+        return self._reply(response, body)
+
+    def _wire(self, request: Request) -> dict[str, Any]:
+        return {
+            "method": request.method,
+            "url": self.settings.base_url + request.path,
+            "params": {name: value for name, value in request.params.items() if value is not None},
+            "json": request.json,
+            "headers": self._headers(),
+            "timeout": httpx.Timeout(request.timeout, connect=10.0),
+        }
+
+    def _collect(self, body: bytearray, chunk: bytes) -> None:
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise MediaProviderError(
+                f"{self.conn_type} answered with more than {MAX_REPLY_BYTES} bytes: no status document",
+                provider=self.conn_type,
+            )
+
+    def _reply(self, response: httpx.Response, body: bytearray) -> Reply:
+        text = body.decode("utf-8", errors="replace")
+        for secret in (self.settings.password, self.settings.login):
+            # A provider that echoes the key in its error must not put it into our logs and XComs.
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, "***")
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            document = None
+        reply = Reply(response.status_code, document, text[:2000], response.headers)
+        if error := self.error_of(reply):
+            raise error
+        return reply
+
+    def _transport_error(self, error: BaseException) -> MediaProviderError:
+        cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else None
+        # httpx-aiohttp reports a connection cut after the request was sent as ConnectTimeout, so on the
+        # asynchronous side only aiohttp's own exception tells whether anything was sent.
+        never_sent = isinstance(cause or error, _NEVER_SENT)
+        return MediaProviderError(
+            f"{self.conn_type} at {self.settings.base_url} "
+            + ("cannot be reached" if never_sent else "did not answer")
+            + f": {type(cause or error).__name__} {shown(str(error), 200)}",
+            provider=self.conn_type,
+            code=UNREACHABLE if never_sent else None,
+        )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, section 10.2.3)."""
+    text = headers.get("retry-after")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return min(max(seconds, 0.0), 86400.0) if math.isfinite(seconds) else None

@@ -1,0 +1,79 @@
+"""Reading a provider's JSON document, in which anything may be absent, null or of another type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_media_tasks.task import utc_from_epoch
+
+
+def text_at(document: Mapping[str, Any], *keys: str) -> str | None:
+    """The first of *keys* that holds a text that is not empty, or a number, as text."""
+    for key in keys:
+        value = document.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+    return None
+
+
+def number_at(document: Mapping[str, Any], *keys: str) -> float | None:
+    """The first of *keys* that holds a number, or a text such as `5.1` or `5.1s`."""
+    for key in keys:
+        value = document.get(key)
+        if isinstance(value, bool):
+            continue
+        try:
+            return float(value.rstrip("s") if isinstance(value, str) else value)  # type: ignore[arg-type]  # None raises
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def time_at(document: Mapping[str, Any], *keys: str) -> datetime | None:
+    """The first of *keys* that holds a time, as UTC: unix seconds, unix milliseconds or ISO 8601."""
+    for key in keys:
+        value = document.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            # Milliseconds of 1973 are seconds of the year 5138.
+            return utc_from_epoch(value / 1000 if value > 1e11 else value)
+        if isinstance(value, str):
+            try:
+                moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+            except ValueError:
+                continue
+            return (
+                moment.replace(tzinfo=timezone.utc)
+                if moment.tzinfo is None
+                else moment.astimezone(timezone.utc)
+            )
+    return None
+
+
+_KIND_OF_WORD = (
+    (re.compile(r"thumb|cover|poster|preview"), "thumbnail"),
+    (re.compile(r"video|mp4"), "video"),
+    (re.compile(r"audio|music|song|voice|speech|mp3|wav|vocal"), "audio"),
+    (re.compile(r"image|picture|frame"), "image"),
+)
+_KIND_OF_EXTENSION = {
+    **dict.fromkeys((".mp4", ".mov", ".webm", ".mkv", ".gif"), "video"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".avif"), "image"),
+    **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".flac"), "audio"),
+}
+
+
+def kind_of_key(key: str) -> str | None:
+    """`image`, `video`, `audio` or `thumbnail`, if the *key* under which a URL stands says so."""
+    return next((kind for pattern, kind in _KIND_OF_WORD if pattern.search(key.lower())), None)
+
+
+def kind_of_url(url: str) -> str | None:
+    """`image`, `video` or `audio`, if the extension of the *url*'s path says so."""
+    return _KIND_OF_EXTENSION.get(PurePosixPath(urlsplit(url).path).suffix.lower())

@@ -1,0 +1,149 @@
+"""What a provider can do, and the check of a request before any money is spent.
+
+An `Operation` is data: the provider-neutral words it takes, which of them it must have, and what the
+provider calls them. The check is the same for every provider; a value that only the provider can judge
+(a model id, an aspect ratio) is passed on unjudged, so that a new option needs no release of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_media_tasks.task import MediaRequestError
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing a provider can make.
+
+    :param kind: what comes out, `image`, `video` or `audio`.
+    :param path: where it is submitted, below the base URL.
+    :param required: neutral words that must be there.
+    :param one_of: groups of neutral words of which exactly one must be there.
+    :param rename: neutral word -> the provider's word, for the words that differ.
+    :param fixed: provider's words that are always sent.
+    :param defaults: provider's words that are sent unless the caller gives another value.
+    :param expected_seconds: how long the provider usually takes; the first look comes then.
+    """
+
+    kind: str
+    path: str
+    required: tuple[str, ...] = ()
+    one_of: tuple[tuple[str, ...], ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    expected_seconds: float = 60.0
+
+    def check(self, name: str, arguments: Any) -> dict[str, Any]:
+        """*arguments* in neutral words, without None, with numbers made numbers.
+
+        Templates render to text, so a numeric text is taken for the number it shows.
+
+        :param name: the operation's name, for the error's text.
+        :raises MediaRequestError: naming the argument, its value, what is allowed and what to do.
+        """
+        if not isinstance(arguments, Mapping):
+            raise MediaRequestError(
+                f"arguments of {name!r} must be a dict of argument name to value, "
+                f"got {type(arguments).__name__}: {shown(arguments)}"
+            )
+        try:
+            # NaN and the infinities are no JSON, whatever Python's encoder thinks.
+            json.dumps(arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise MediaRequestError(
+                f"arguments of {name!r} must be JSON values (text, numbers, lists, dicts): {error}"
+            ) from None
+        neutral_of = {theirs: ours for ours, theirs in self.rename.items()}
+        checked: dict[str, Any] = {}
+        for key, value in arguments.items():
+            if not isinstance(key, str):
+                raise MediaRequestError(f"arguments of {name!r}: argument names are texts, got {shown(key)}")
+            word = neutral_of.get(key, key)
+            if value is None:
+                continue
+            if word in checked:
+                raise MediaRequestError(
+                    f"arguments of {name!r}: {word!r} and {self.rename[word]!r} are the same, give one"
+                )
+            checked[word] = _checked_value(name, word, value)
+        missing = [word for word in self.required if word not in checked]
+        if missing:
+            raise MediaRequestError(
+                f"{name!r} needs {_listed(missing)}; it takes {_listed(self.required)}"
+                + "".join(f" and one of {_listed(group)}" for group in self.one_of)
+                + f", got {_listed(checked) or 'nothing'}"
+            )
+        for group in self.one_of:
+            given = [word for word in group if word in checked]
+            if len(given) != 1:
+                raise MediaRequestError(
+                    f"{name!r} needs exactly one of {_listed(group)}, got {_listed(given) or 'none of them'}"
+                )
+        return checked
+
+    def body(self, checked: Mapping[str, Any]) -> dict[str, Any]:
+        """The provider's words for what `check` returned."""
+        given = {self.rename.get(word, word): value for word, value in checked.items()}
+        return {**self.defaults, **given, **self.fixed}
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """*value* for an error's text: quoted, on one line, at most *limit* characters."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+_TEXTS = frozenset({"prompt", "negative_prompt", "model", "aspect_ratio", "resolution"})
+_MEDIA = frozenset({"image_url", "end_image_url", "video_url", "audio_url", "mask_url", "person_image_url"})
+_MEDIA_LISTS = frozenset({"image_urls", "video_urls"})
+_WHOLE_NUMBERS = frozenset({"count", "seed"})
+
+
+def _checked_value(operation: str, word: str, value: Any) -> Any:
+    if word in _TEXTS or word in _MEDIA:
+        if not isinstance(value, str):
+            raise _wrong(operation, word, value, "a text")
+        if not value.strip():
+            raise _wrong(operation, word, value, "a text that is not empty")
+        return value
+    if word in _MEDIA_LISTS:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise _wrong(operation, word, value, "a list of at least one URL")
+        return [_checked_value(operation, "image_url", item) for item in value]
+    if word == "duration":
+        number = _number(value)
+        if number is None or number <= 0:
+            raise _wrong(operation, word, value, "a number of seconds above 0")
+        return number
+    if word in _WHOLE_NUMBERS:
+        number = _number(value)
+        lowest = 1 if word == "count" else 0
+        if not isinstance(number, int) or number < lowest:
+            raise _wrong(operation, word, value, f"a whole number from {lowest}")
+        return number
+    return value
+
+
+def _number(value: Any) -> int | float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else value
+
+
+def _wrong(operation: str, word: str, value: Any, allowed: str) -> MediaRequestError:
+    return MediaRequestError(f"argument {word!r} of {operation!r} must be {allowed}, got {shown(value)}")
+
+
+def _listed(words: Any) -> str:
+    return ", ".join(repr(word) for word in words)

@@ -1,0 +1,325 @@
+"""Operators that generate media, and the one that lands it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.sdk.types import TaskInstanceKey
+
+from airflow_media_tasks import storage
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.submission import submit_once
+from airflow_media_tasks.task import MediaRequestError
+from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
+
+
+class MediaResultLink(BaseOperatorLink):
+    """A button on the task that opens what was made."""
+
+    @property
+    def name(self) -> str:
+        """The button's text."""
+        return "Result"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
+        """The result's first URL, or empty as long as there is none.
+
+        Airflow asks again after every phase of a task, in a process that knows nothing of the phase before,
+        so the answer comes from XCom and from nowhere else.
+        """
+        result = XCom.get_value(ti_key=ti_key, key=BaseXCom.XCOM_RETURN_KEY)
+        url = result.get("url") if isinstance(result, Mapping) else None
+        return url if isinstance(url, str) and url.startswith(("https://", "http://")) else ""
+
+
+class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
+    """Submits one generation task, waits for it without a worker slot, returns what was made.
+
+    The result (XCom) is the dict of a `MediaTask`: `url` and `urls` for the next step, `files` with what is
+    known of each, `cost`, `id` for another operation or a sensor.
+
+    :param operation: what to do, a name of the provider's operations (templated); an unknown one is an error
+        that lists them.
+    :param arguments: the request, in neutral words where they exist (`prompt`, `image_url`, `duration` in
+        seconds, ...), every other key passed to the provider as it is (templated). None is left out.
+    :param media_conn_id: connection of the account; its type decides which provider it is (templated).
+    :param poll_interval: seconds between two looks at the task, default 10.
+    :param timeout: seconds or timedelta to wait for the task, default 1 hour; `execution_timeout`, if
+        shorter, counts instead. The task is not cancelled when it is reached.
+    :param queue_timeout: seconds or timedelta that the task may stay queued at the provider, default None.
+    :param deferrable: True (default) waits in the triggerer; False holds the worker slot meanwhile.
+    :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
+    """
+
+    template_fields: Sequence[str] = ("operation", "arguments", "media_conn_id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"arguments": "json"}
+    operator_extra_links = (MediaResultLink(),)
+    ui_color = "#e8def8"
+
+    named_arguments: ClassVar[tuple[str, ...]] = ()
+    """Arguments that have a parameter of their own."""
+
+    def __init__(
+        self,
+        *,
+        operation: str | None,
+        arguments: Mapping[str, Any] | None = None,
+        media_conn_id: str,
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta = 3600.0,
+        queue_timeout: float | timedelta | None = None,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.operation = operation
+        self.arguments = arguments
+        self.media_conn_id = media_conn_id
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.timeout = seconds("timeout", timeout)
+        self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Checks everything, submits, and waits."""
+        operation, arguments = self.request()
+        hook = get_media_hook(self.media_conn_id)
+        name, checked = hook.check(operation, arguments)
+        task = submit_once(hook, name, checked, context)
+        now = time.time()
+        context["ti"].xcom_push(key="media_task_id", value=task.id)
+        self.log.info(
+            "%s accepted %s as %s%s",
+            hook.conn_type,
+            name,
+            task.id,
+            f", estimated cost {task.cost.estimated} {task.cost.unit}"
+            if task.cost and task.cost.estimated
+            else "",
+        )
+        if task.status.is_terminal:
+            return self.result(context, task)
+        timeout = (
+            min(self.timeout, self.execution_timeout.total_seconds())
+            if self.execution_timeout
+            else self.timeout
+        )
+        queue_deadline = None if self.queue_timeout is None else now + self.queue_timeout
+        return self.wait(
+            context, task.id, deadline=now + timeout, queue_deadline=queue_deadline, operation=name
+        )
+
+    def request(self) -> tuple[str, dict[str, Any]]:
+        """The operation and its arguments, as rendered: those given by name together with `arguments`."""
+        rest = {} if self.arguments is None else self.arguments
+        if not isinstance(rest, Mapping):
+            raise MediaRequestError(
+                f"arguments must be a dict of name to value, got {type(rest).__name__}: {shown(rest)}"
+            )
+        named = {name: value for name in self.named_arguments if (value := getattr(self, name)) is not None}
+        twice = [name for name in named if rest.get(name) is not None]
+        if twice:
+            raise MediaRequestError(
+                f"{twice[0]!r} is given by name ({shown(named[twice[0]])}) and in arguments "
+                f"({shown(rest[twice[0]])}); give it once"
+            )
+        arguments = {**rest, **named}
+        return self.operation or self.default_operation(arguments), arguments
+
+    def default_operation(self, arguments: Mapping[str, Any]) -> str:  # noqa: ARG002  # for subclasses
+        """The operation that *arguments* speak of, where none was named."""
+        raise MediaRequestError(f"operation must be the name of an operation, got {shown(self.operation)}")
+
+
+class GenerateImageOperator(MediaTaskOperator):
+    """Generates images: `text_to_image`, or `image_to_image` if there is an *image_url*.
+
+    :param prompt: what to show (templated, as all of these).
+    :param image_url: http(s) URL of a picture to begin with.
+    :param negative_prompt: what not to show.
+    :param aspect_ratio: for example `16:9`.
+    :param resolution: the provider's word, for example `2k`.
+    :param count: how many pictures, where the provider takes it.
+    :param seed: whole number, where the provider takes it.
+    :param model: the provider's model id.
+    :param operation: another operation than those two.
+    :param kwargs: as of `MediaTaskOperator`; *arguments* takes every other option of the provider.
+    """
+
+    named_arguments = (
+        "prompt",
+        "image_url",
+        "negative_prompt",
+        "aspect_ratio",
+        "resolution",
+        "count",
+        "seed",
+        "model",
+    )
+    template_fields: Sequence[str] = (*MediaTaskOperator.template_fields, *named_arguments)
+
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        image_url: str | None = None,
+        negative_prompt: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        count: int | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        operation: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(operation=operation, **kwargs)
+        self.prompt = prompt
+        self.image_url = image_url
+        self.negative_prompt = negative_prompt
+        self.aspect_ratio = aspect_ratio
+        self.resolution = resolution
+        self.count = count
+        self.seed = seed
+        self.model = model
+
+    def default_operation(self, arguments: Mapping[str, Any]) -> str:
+        """By whether there is a picture to begin with."""
+        return "image_to_image" if arguments.get("image_url") else "text_to_image"
+
+
+class GenerateVideoOperator(MediaTaskOperator):
+    """Generates a video: `text_to_video`, or `image_to_video` if there is an *image_url*.
+
+    :param prompt: what to show (templated, as all of these).
+    :param image_url: http(s) URL of the first frame.
+    :param end_image_url: http(s) URL of the last frame, where the provider takes one.
+    :param negative_prompt: what not to show.
+    :param aspect_ratio: for example `16:9`.
+    :param duration: seconds.
+    :param resolution: the provider's word, for example `1080p`.
+    :param seed: whole number, where the provider takes it.
+    :param model: the provider's model id.
+    :param operation: another operation than those two, for example `luma/image_to_video`.
+    :param kwargs: as of `MediaTaskOperator`; *arguments* takes every other option of the provider.
+    """
+
+    named_arguments = (
+        "prompt",
+        "image_url",
+        "end_image_url",
+        "negative_prompt",
+        "aspect_ratio",
+        "duration",
+        "resolution",
+        "seed",
+        "model",
+    )
+    template_fields: Sequence[str] = (*MediaTaskOperator.template_fields, *named_arguments)
+
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        image_url: str | None = None,
+        end_image_url: str | None = None,
+        negative_prompt: str | None = None,
+        aspect_ratio: str | None = None,
+        duration: float | None = None,
+        resolution: str | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        operation: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(operation=operation, **kwargs)
+        self.prompt = prompt
+        self.image_url = image_url
+        self.end_image_url = end_image_url
+        self.negative_prompt = negative_prompt
+        self.aspect_ratio = aspect_ratio
+        self.duration = duration
+        self.resolution = resolution
+        self.seed = seed
+        self.model = model
+
+    def default_operation(self, arguments: Mapping[str, Any]) -> str:
+        """By whether there is a first frame."""
+        return "image_to_video" if arguments.get("image_url") else "text_to_video"
+
+
+class GenerateAudioOperator(MediaTaskOperator):
+    """Generates sound: `text_to_music`, or another *operation* such as `text_to_audio`.
+
+    :param prompt: what to hear (templated, as all of these).
+    :param duration: seconds.
+    :param model: the provider's model id.
+    :param operation: default `text_to_music`.
+    :param kwargs: as of `MediaTaskOperator`; *arguments* takes every other option of the provider.
+    """
+
+    named_arguments = ("prompt", "duration", "model")
+    template_fields: Sequence[str] = (*MediaTaskOperator.template_fields, *named_arguments)
+
+    def __init__(
+        self,
+        *,
+        prompt: str | None = None,
+        duration: float | None = None,
+        model: str | None = None,
+        operation: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(operation=operation, **kwargs)
+        self.prompt = prompt
+        self.duration = duration
+        self.model = model
+
+    def default_operation(self, arguments: Mapping[str, Any]) -> str:  # noqa: ARG002  # as of MediaTaskOperator
+        """Music."""
+        return "text_to_music"
+
+
+class DownloadMediaOperator(BaseOperator):
+    """Lands the files that a task made, before their URLs die.
+
+    The result (XCom) is `{"path", "paths", "files"}`, each file with `path`, `url`, `kind`, `content_type`,
+    `size` (bytes) and `sha256`. Running it again with the same bytes changes nothing.
+
+    :param media: what an operator or the sensor returned, a list of those, or URLs (templated).
+    :param destination: an object storage path (`s3://...`, `file:///...`; templated). One that ends with `/`
+        is a folder: below it come `<dag>/<run>/<task>/<map index>-<number><extension>`. Otherwise it is the
+        file's own name; further files of the same task get `-1`, `-2`, ... before the extension.
+    :param destination_conn_id: Airflow connection of the object store, default that of the path.
+    """
+
+    template_fields: Sequence[str] = ("media", "destination", "destination_conn_id")
+    ui_color = "#d7f0e3"
+
+    def __init__(
+        self, *, media: Any, destination: str, destination_conn_id: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.media = media
+        self.destination = destination
+        self.destination_conn_id = destination_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Downloads one file after the other, each under a temporary name first."""
+        files = storage.files_of(self.media)
+        ti = context["ti"]
+        folder = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
+        landed = storage.land(
+            files,
+            self.destination,
+            f"{folder}/{max(ti.map_index or 0, 0)}",
+            self.destination_conn_id,
+            self.log,
+        )
+        return {"path": landed[0]["path"], "paths": [file["path"] for file in landed], "files": landed}

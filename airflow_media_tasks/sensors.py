@@ -1,0 +1,82 @@
+"""`MediaTaskSensor`: wait for a task that something else submitted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseSensorOperator, Context
+from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.operators import MediaResultLink
+from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
+from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
+
+
+class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
+    """Succeeds when a provider's task has, with the task as its result; submits nothing and costs nothing.
+
+    The task may have been submitted by an operator, by a hook, or outside Airflow altogether.
+
+    :param media_task_id: the task's handle, for example `luma/<id>` or `videos/text2video/<id>` (templated).
+    :param media_conn_id: connection of the account it was submitted with (templated).
+    :param poll_interval: seconds between two looks, default 10.
+    :param timeout: seconds or timedelta after which the sensor fails, as for every sensor.
+    :param deferrable: True (default) waits in the triggerer and holds no worker slot.
+    :raises MediaTaskError: the typed error of a task that failed; with `soft_fail` the sensor is skipped.
+    :raises AirflowSensorTimeout: at *timeout*.
+    """
+
+    template_fields: Sequence[str] = ("media_task_id", "media_conn_id")
+    operator_extra_links = (MediaResultLink(),)
+
+    def __init__(
+        self,
+        *,
+        media_task_id: str,
+        media_conn_id: str,
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta | None = None,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        if timeout is not None:
+            timeout = seconds("timeout", timeout)
+        super().__init__(timeout=timeout, **kwargs)
+        self.media_task_id = media_task_id
+        self.media_conn_id = media_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Looks once here, where a wrong id or key is seen at once, then waits."""
+        try:
+            hook = get_media_hook(self.media_conn_id)
+            media_task_id = hook.check_id(self.media_task_id)
+            try:
+                task = hook.get_task(media_task_id)
+            except MediaNotFoundError:
+                # Some providers show a task only seconds after they accepted it; the trigger has patience.
+                self.log.info("%s does not show %s yet", hook.conn_type, media_task_id)
+            else:
+                if task.status.is_terminal:
+                    return self.result(context, task)
+                self.log.info("%s is %s", media_task_id, task.status)
+            return self.wait(context, media_task_id, deadline=time.time() + self.timeout)
+        except MediaTaskError as error:
+            raise self._verdict(error) from error
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """As of `WaitsForMediaTask`, with a sensor's own ways to fail."""
+        try:
+            return super().execute_complete(context, event)
+        except MediaTaskError as error:
+            raise self._verdict(error) from error
+
+    def _verdict(self, error: MediaTaskError) -> Exception:
+        if self.soft_fail or self.never_fail:
+            return AirflowSkipException(str(error))
+        return AirflowSensorTimeout(str(error)) if isinstance(error, MediaTaskTimeout) else error

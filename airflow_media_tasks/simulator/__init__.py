@@ -1,0 +1,9 @@
+"""A simulator of VAP, AceData and Kling: a real HTTP server on loopback that bills in a ledger and misbehaves on request.
+
+It knows nothing of the rest of the package, so that it can prove the hooks wrong. See `docs/simulator.md`.
+"""
+
+from airflow_media_tasks.simulator.simulator import Simulator
+
+
+__all__ = ["Simulator"]

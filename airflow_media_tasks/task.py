@@ -1,0 +1,352 @@
+"""The values that flow between hooks, triggers, operators and XCom, and the errors that end a task.
+
+Nothing here does I/O and nothing here knows Airflow or a provider: hooks make these values, everything
+else reads them. What crosses a process boundary (a trigger's event, XCom) is the dict of `to_dict`,
+never the class, because Airflow refuses to load classes of a package that is not its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, ClassVar
+
+
+class TaskStatus(str, Enum):
+    """Where a provider's task stands, in one vocabulary for all providers."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True once the provider will not change the task any more."""
+        return self in (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+    @classmethod
+    def from_word(cls, word: str) -> TaskStatus | None:
+        """The status that a provider's own *word* stands for, or None for a word nobody has seen before.
+
+        The words are those of every sheet together (providers/README.md, section 2): no word means
+        different things at two providers, so one table serves all of them.
+        """
+        return _STATUS_OF_WORD.get(word.strip().lower())
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_STATUS_WORDS = {
+    TaskStatus.QUEUED: (
+        "pending queued queueing reserved submitted throttled starting in_queue created waiting"
+    ),
+    TaskStatus.RUNNING: (
+        "processing executing dreaming running in_progress planning producing generating initializing"
+    ),
+    TaskStatus.SUCCEEDED: "completed complete succeed succeeded success done finished",
+    TaskStatus.FAILED: "failed failure fail error dead rejected refunded timeout expired",
+    TaskStatus.CANCELLED: "cancelled canceled aborted",
+}
+_STATUS_OF_WORD = {word: status for status, words in _STATUS_WORDS.items() for word in words.split()}
+
+
+class MediaTaskError(Exception):
+    """What went wrong with a provider, a task or a request; the subclass says what to do about it.
+
+    The subclass is chosen by the provider's *code*, not by the HTTP status: a 429 of Kling may mean "no
+    money" and a 403 of AceData may mean "moderated".
+
+    :param message: the provider's own words with its request id, bounded, and what to do where we know it.
+    :param provider: connection type of the provider (`vap`, `acedata`, `kling`), empty for our own errors.
+    :param code: the provider's code, or one of ours (`no_output`, `queue_timeout`), or None.
+    :param retry_after: seconds the provider asked us to wait, or None.
+    :param media_task_id: the task that was paid for and ended this way, or None if none was accepted.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        code: str | None = None,
+        retry_after: float | None = None,
+        media_task_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.provider = provider
+        self.code = code
+        self.retry_after = retry_after
+        self.media_task_id = media_task_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON scalars only; `error_from_dict` makes the same error of it."""
+        return {
+            "type": type(self).__name__,
+            "message": self.message,
+            "provider": self.provider,
+            "code": self.code,
+            "retry_after": self.retry_after,
+            "media_task_id": self.media_task_id,
+        }
+
+
+class MediaAuthError(MediaTaskError):
+    """The key is missing, wrong, or not entitled to this."""
+
+
+class MediaFundsError(MediaTaskError):
+    """The account has no money, quota or tier for this."""
+
+
+class MediaRateLimitError(MediaTaskError):
+    """Too many requests; nothing was accepted. Wait `retry_after` seconds."""
+
+
+class MediaConcurrencyError(MediaTaskError):
+    """Too many tasks of this account are in flight; nothing was accepted. Wait until one ends."""
+
+
+class MediaModerationError(MediaTaskError):
+    """The provider's content policy refused the input or withheld the output."""
+
+
+class MediaRequestError(MediaTaskError):
+    """An argument is missing, wrong or contradictory, here or in the provider's judgement."""
+
+
+class MediaNotFoundError(MediaTaskError):
+    """The provider does not know this task (any more)."""
+
+
+class MediaExpiredError(MediaTaskError):
+    """The result existed and was paid for, but its files are gone."""
+
+
+class MediaProviderError(MediaTaskError):
+    """The provider's fault: 5xx, no answer, or an answer that makes no sense."""
+
+
+class MediaTaskFailed(MediaTaskError):
+    """The task was accepted and itself ended failed, cancelled or without any output."""
+
+
+class MediaTaskTimeout(MediaTaskError):
+    """We stopped waiting. The task may still be running at the provider, and is paid for."""
+
+
+class SubmissionOutcomeUnknown(MediaTaskError):
+    """A submission was sent and nobody knows whether it was accepted; sending it again could pay twice."""
+
+
+_ERROR_CLASSES: dict[str, type[MediaTaskError]] = {
+    cls.__name__: cls for cls in MediaTaskError.__subclasses__()
+}
+
+
+def error_from_dict(value: Mapping[str, Any]) -> MediaTaskError:
+    """The error that `MediaTaskError.to_dict` described.
+
+    A type of another version of this package becomes a plain `MediaTaskError`, so that an event written
+    before an upgrade still says what happened.
+    """
+    cls = _ERROR_CLASSES.get(str(value.get("type")), MediaTaskError)
+    retry_after = value.get("retry_after")
+    return cls(
+        str(value.get("message") or "no message"),
+        provider=str(value.get("provider") or ""),
+        code=_optional_text(value.get("code")),
+        retry_after=float(retry_after) if isinstance(retry_after, (int, float)) else None,
+        media_task_id=_optional_text(value.get("media_task_id")),
+    )
+
+
+@dataclass(frozen=True)
+class MediaFile:
+    """One file that a provider made, in the provider's order.
+
+    :param kind: `image`, `video`, `audio`, `thumbnail`, or `file` where nothing tells.
+    :param url: where the bytes are now; most providers let it die (see `expires_at`).
+    :param id: the provider's own name for this file, which its extend and upscale operations ask for.
+    :param width: px, where the provider says so.
+    :param height: px, where the provider says so.
+    :param duration: seconds, where the provider says so.
+    :param content_type: MIME type, where the provider says so.
+    :param expires_at: UTC time at which the provider deletes the file, where it says so.
+    :param watermarked: True for the watermarked twin of another file of the same task.
+    """
+
+    kind: str
+    url: str
+    id: str | None = None
+    width: int | None = None
+    height: int | None = None
+    duration: float | None = None
+    content_type: str | None = None
+    expires_at: datetime | None = None
+    watermarked: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON scalars; what is not known is left out."""
+        values = {**self.__dict__, "expires_at": _iso(self.expires_at)}
+        return {name: value for name, value in values.items() if value not in (None, False)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> MediaFile:
+        """Raises ValueError where kind or url is missing; ignores keys of a later version."""
+        if not isinstance(value.get("kind"), str) or not isinstance(value.get("url"), str):
+            raise ValueError(f"a media file needs 'kind' and 'url', got the keys {sorted(value)}")
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        return cls(**{**known, "expires_at": _time(value.get("expires_at"))})
+
+
+@dataclass(frozen=True)
+class MediaCost:
+    """What a task cost, in the provider's own unit, as decimal strings so that no cent is rounded.
+
+    :param unit: a currency code (`USD`) or the provider's word (`units`).
+    :param amount: what was charged, or None until the provider says.
+    :param estimated: what the provider foretold at submission, or None.
+    """
+
+    unit: str
+    amount: str | None = None
+    estimated: str | None = None
+
+
+@dataclass(frozen=True)
+class MediaBalance:
+    """What an account can still spend: `amount` (decimal string) in `unit`, `reserved` by running tasks."""
+
+    amount: str
+    unit: str
+    reserved: str | None = None
+
+    def __str__(self) -> str:
+        held = f" ({self.reserved} {self.unit} reserved)" if self.reserved else ""
+        return f"{self.amount} {self.unit}{held}"
+
+
+@dataclass(frozen=True)
+class MediaTask:
+    """One generation task at a provider, as it was when somebody last looked.
+
+    :param id: the `media_task_id`, one opaque handle that says everything needed to ask again
+        (`videos/text2video/<id>`, `luma/<id>`, `<id>`).
+    :param operation: the operation's name (`text_to_video`, `luma/image_to_video`), empty where a task was
+        read by its id alone and the provider does not say.
+    :param status: see `TaskStatus`.
+    :param status_word: the provider's own word for it, empty where it has none.
+    :param files: every file, in the provider's order.
+    :param error: why it failed, or None.
+    :param cost: what it cost, or None where the provider does not say.
+    :param progress: 0.0 to 1.0, or None.
+    :param created_at: UTC, or None.
+    :param raw: the provider's document; it stays in this process and is in no dict.
+    """
+
+    id: str
+    status: TaskStatus
+    operation: str = ""
+    status_word: str = ""
+    files: tuple[MediaFile, ...] = ()
+    error: MediaTaskError | None = None
+    cost: MediaCost | None = None
+    progress: float | None = None
+    created_at: datetime | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    _SECONDARY: ClassVar[frozenset[str]] = frozenset({"thumbnail"})
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs of what was asked for: without thumbnails and watermarked twins, unless that is all."""
+        wanted = [
+            file.url for file in self.files if file.kind not in self._SECONDARY and not file.watermarked
+        ]
+        return wanted or [file.url for file in self.files]
+
+    @property
+    def url(self) -> str | None:
+        """The first of `urls`, or None."""
+        urls = self.urls
+        return urls[0] if urls else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What XCom and a trigger's event carry: JSON values only, without `raw`."""
+        return {
+            "id": self.id,
+            "operation": self.operation,
+            "status": self.status.value,
+            "status_word": self.status_word,
+            "url": self.url,
+            "urls": self.urls,
+            "files": [file.to_dict() for file in self.files],
+            "error": self.error.to_dict() if self.error else None,
+            "cost": dict(self.cost.__dict__) if self.cost else None,
+            "progress": self.progress,
+            "created_at": _iso(self.created_at),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Any) -> MediaTask:
+        """The task that `to_dict` described; keys that are not ours are ignored.
+
+        An event crosses the metadata database and perhaps a version of this package, so it is checked:
+        raises ValueError, naming what is wrong, rather than let half a result pass.
+        """
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a media task is a dict, got {type(value).__name__}")
+        if not isinstance(value.get("id"), str) or not value["id"]:
+            raise ValueError(f"a media task needs a text 'id', got the keys {sorted(map(str, value))}")
+        try:
+            status = TaskStatus(value.get("status"))
+        except ValueError:
+            allowed = ", ".join(s.value for s in TaskStatus)
+            raise ValueError(f"status {value.get('status')!r} is none of {allowed}") from None
+        cost = value.get("cost")
+        progress = value.get("progress")
+        return cls(
+            id=value["id"],
+            status=status,
+            operation=str(value.get("operation") or ""),
+            status_word=str(value.get("status_word") or ""),
+            files=tuple(MediaFile.from_dict(file) for file in value.get("files") or ()),
+            error=error_from_dict(value["error"]) if value.get("error") else None,
+            cost=MediaCost(
+                unit=str(cost.get("unit") or ""),
+                amount=_optional_text(cost.get("amount")),
+                estimated=_optional_text(cost.get("estimated")),
+            )
+            if cost
+            else None,
+            progress=float(progress) if isinstance(progress, (int, float)) else None,
+            created_at=_time(value.get("created_at")),
+        )
+
+
+def utc_from_epoch(seconds: Any) -> datetime | None:
+    """UTC of a provider's unix *seconds* (number or numeric text); None for anything that is no time."""
+    try:
+        moment = float(seconds)
+        return datetime.fromtimestamp(moment, timezone.utc) if math.isfinite(moment) else None
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _time(text: Any) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -1,0 +1,89 @@
+"""What the operators and the sensor share: how a task is waited for, and the one way in which that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask
+from airflow_media_tasks.triggers import MediaTaskTrigger
+
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+    _Base = BaseOperator
+else:
+    _Base = object
+
+
+def seconds(name: str, value: Any) -> float:
+    """*value* (a number or a timedelta) in seconds. Raises MediaRequestError unless it is above 0."""
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    good = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    if not good or number <= 0:
+        raise MediaRequestError(
+            f"{name} must be a number of seconds above 0 or a timedelta, got {shown(value)}"
+        )
+    return float(number)
+
+
+class WaitsForMediaTask(_Base):
+    """Mixed into operators that wait for one provider's task."""
+
+    media_conn_id: str
+    poll_interval: float
+    deferrable: bool
+
+    def wait(
+        self,
+        context: Context,
+        media_task_id: str,
+        *,
+        deadline: float,
+        queue_deadline: float | None = None,
+        operation: str = "",
+    ) -> dict[str, Any]:
+        """Waits in the triggerer, or here if not `deferrable`; both end in `execute_complete`.
+
+        :param deadline: unix seconds.
+        :param queue_deadline: unix seconds, or None.
+        :param operation: what was submitted, if we know it.
+        """
+        trigger = MediaTaskTrigger(
+            media_task_id, self.media_conn_id, self.poll_interval, deadline, queue_deadline, operation
+        )
+        if self.deferrable:
+            # The trigger keeps the deadline itself; this is only for a triggerer that is gone.
+            spare = timedelta(seconds=max(deadline - time.time(), 0) + 120)
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=spare)
+        return self.execute_complete(context, asyncio.run(trigger.wait()).to_dict())
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """The result for XCom, or the typed error that *event* tells of.
+
+        An event crosses the metadata database and perhaps an upgrade: it is checked, and one that makes no
+        sense is an error that can be retried, never a result.
+        """
+        try:
+            task = MediaTask.from_dict(event)
+        except ValueError as error:
+            raise MediaProviderError(f"the trigger's event is no media task: {error}") from error
+        return self.result(context, task)
+
+    def result(self, context: Context, task: MediaTask) -> dict[str, Any]:  # noqa: ARG002  # for subclasses
+        """What goes to XCom for a finished *task*; raises its error if it failed."""
+        if task.error is not None:
+            raise task.error
+        self.log.info(
+            "%s finished with %d files%s: %s",
+            task.id,
+            len(task.files),
+            f", cost {task.cost.amount} {task.cost.unit}" if task.cost and task.cost.amount else "",
+            ", ".join(shown(url, 300) for url in task.urls),
+        )
+        return {**task.to_dict(), "media_conn_id": self.media_conn_id}
