@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
-from airflow.sdk import BaseOperator, BaseOperatorLink, Context
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context, RetryPolicy
 from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.exceptions import TaskDeferralError
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.types import TaskInstanceKey
 
 from airflow_media_tasks import storage
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.operations import shown
-from airflow_media_tasks.submission import submit_once
-from airflow_media_tasks.task import MediaRequestError
+from airflow_media_tasks.retries import MediaRetryPolicy
+from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
+from airflow_media_tasks.task import (
+    MediaConcurrencyError,
+    MediaRateLimitError,
+    MediaRequestError,
+    MediaTask,
+    MediaTaskError,
+    MediaTaskTimeout,
+)
+from airflow_media_tasks.triggers import Turn, TurnTrigger
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
 
 
@@ -53,8 +64,12 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
     :param poll_interval: seconds between two looks at the task, default 10.
     :param timeout: seconds or timedelta to wait for the task, default 1 hour; `execution_timeout`, if
         shorter, counts instead. The task is not cancelled when it is reached.
-    :param queue_timeout: seconds or timedelta that the task may stay queued at the provider, default None.
+    :param queue_timeout: seconds or timedelta that the task may stay queued at the provider, or be refused
+        because there is no room for it, default *timeout*.
     :param deferrable: True (default) waits in the triggerer; False holds the worker slot meanwhile.
+    :param on_unknown_submission: `stop` (default) fails with the question when nobody can say whether an
+        earlier submission was accepted; `resubmit` submits anew and may pay twice.
+    :param retry_policy: default `MediaRetryPolicy`.
     :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
     """
 
@@ -76,9 +91,17 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         timeout: float | timedelta = 3600.0,
         queue_timeout: float | timedelta | None = None,
         deferrable: bool = True,
+        on_unknown_submission: str = STOP,
+        retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
+        if on_unknown_submission not in ON_UNKNOWN:
+            raise MediaRequestError(
+                f"on_unknown_submission must be one of {', '.join(ON_UNKNOWN)}, "
+                f"got {shown(on_unknown_submission)}"
+            )
+        self.on_unknown_submission = on_unknown_submission
         self.operation = operation
         self.arguments = arguments
         self.media_conn_id = media_conn_id
@@ -88,33 +111,92 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Checks everything, submits, and waits."""
+        """Checks everything, submits unless an earlier try has, and waits."""
+        return self._submit_and_wait(context, Turn(time.time()))
+
+    def submit_again(self, context: Context, event: Any) -> dict[str, Any]:
+        """Where a submission that the provider had no room for comes back to; it is still the same try."""
+        return self._submit_and_wait(context, Turn.of_event(event))
+
+    def _submit_and_wait(self, context: Context, turn: Turn) -> dict[str, Any]:
         operation, arguments = self.request()
         hook = get_media_hook(self.media_conn_id)
         name, checked = hook.check(operation, arguments)
-        task = submit_once(hook, name, checked, context)
-        now = time.time()
+        submission = Submission(hook, name, checked, context, self.on_unknown_submission, self.log)
+        while True:
+            try:
+                task = submission.once()
+                break
+            except (MediaRateLimitError, MediaConcurrencyError) as error:
+                turn = self._next_turn(turn, error)
         context["ti"].xcom_push(key="media_task_id", value=task.id)
-        self.log.info(
-            "%s accepted %s as %s%s",
-            hook.conn_type,
-            name,
-            task.id,
-            f", estimated cost {task.cost.estimated} {task.cost.unit}"
-            if task.cost and task.cost.estimated
-            else "",
+        estimate = (
+            f", estimated {task.cost.estimated} {task.cost.unit}" if task.cost and task.cost.estimated else ""
         )
+        self.log.info("%s has %s as %s%s", hook.conn_type, name, task.id, estimate)
         if task.status.is_terminal:
             return self.result(context, task)
-        timeout = (
-            min(self.timeout, self.execution_timeout.total_seconds())
-            if self.execution_timeout
-            else self.timeout
-        )
+        now = time.time()
+        limits = [
+            self.timeout,
+            self.execution_timeout.total_seconds() if self.execution_timeout else self.timeout,
+        ]
         queue_deadline = None if self.queue_timeout is None else now + self.queue_timeout
         return self.wait(
-            context, task.id, deadline=now + timeout, queue_deadline=queue_deadline, operation=name
+            context, task.id, deadline=now + min(limits), queue_deadline=queue_deadline, operation=name
         )
+
+    def _next_turn(self, turn: Turn, error: MediaTaskError) -> Turn:
+        """Waits, in the triggerer if `deferrable`, until a refused submission may be tried again."""
+        ends = turn.since + (self.queue_timeout or self.timeout)
+        until = turn.next_try(error.retry_after)
+        if until > ends:
+            raise error
+        self.log.info(
+            "the provider has no room (%s); nothing was accepted, next try in %.0f s, giving up at %s",
+            error,
+            until - time.time(),
+            datetime.fromtimestamp(ends, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        )
+        turn = dataclasses.replace(turn, refusals=turn.refusals + 1)
+        if self.deferrable:
+            trigger = TurnTrigger(until, turn.since, turn.refusals)
+            self.defer(
+                trigger=trigger,
+                method_name="submit_again",
+                timeout=timedelta(seconds=until - time.time() + 600),
+            )
+        time.sleep(max(until - time.time(), 0))
+        return turn
+
+    def result(self, context: Context, task: MediaTask) -> dict[str, Any]:
+        """As of `WaitsForMediaTask`; the record learns that it is over first."""
+        if task.status.is_terminal:
+            finish(context, task)
+        return super().result(context, task)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As of `BaseOperator`; where the trigger was lost, the provider's task is not.
+
+        A trigger that crashed or outlived its deferral comes back without its arguments, the task's id among
+        them: the record has it.
+        """
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralError as error:
+            record = Record.load(context)
+            if record is None or record.media_task_id is None:
+                raise
+            task = get_media_hook(self.media_conn_id).get_task(record.media_task_id)
+            if task.status.is_terminal:
+                return self.result(context, dataclasses.replace(task, operation=record.operation))
+            raise MediaTaskTimeout(
+                f"{task.id} is still {task.status}, and nobody waits for it any more ({error}); it was not "
+                "cancelled, and a retry waits for it again without paying",
+                provider=record.media_conn_id,
+                code="lost",
+                media_task_id=task.id,
+            ) from error
 
     def request(self) -> tuple[str, dict[str, Any]]:
         """The operation and its arguments, as rendered: those given by name together with `arguments`."""

@@ -1,28 +1,364 @@
-"""The one place where a submission happens."""
+"""One paid submission: the record that makes it happen once, whatever dies in between.
+
+A POST that costs money can be accepted without anybody here learning of it: the reply is lost, the worker is
+killed, the machine sleeps. So what is about to be sent is written down before it is sent, in Airflow's task
+state store, which outlives retries, deferrals and clears; and a try that finds such a note asks the provider
+what became of it before it may send anything.
+
+    absent -> intent -> submitted -> finished; certainly refused: back to what was there before
+
+Two clocks keep two workers of the same try apart. A submission leaves within `LEASE` seconds of its intent or
+not at all (`MediaHook.send_before`), and only `SETTLE` seconds after an intent does the provider's "no such
+task" prove that it never arrived. A worker that Airflow has replaced cannot write the record any more, so it
+does not get as far as sending; one that slept between the two finds its lease run out.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
+import shlex
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow.sdk import Context
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.task import MediaTask
+from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.task import (
+    MediaAuthError,
+    MediaFundsError,
+    MediaModerationError,
+    MediaNotFoundError,
+    MediaProviderError,
+    MediaRequestError,
+    MediaTask,
+    MediaTaskError,
+    SubmissionOutcomeUnknown,
+    TaskStatus,
+)
 
 
-def submit_once(hook: MediaHook, operation: str, arguments: Mapping[str, Any], context: Context) -> MediaTask:
-    """Submits one task under the `client_ref` of this task instance."""
-    return hook.submit(operation, arguments, client_ref=client_ref(context))
+KEY = "media_task"
+"""The record's key in the task state store."""
+LEASE = 10.0
+"""Seconds after its intent within which a submission begins to be sent, or is not sent at all."""
+SETTLE = 45.0
+"""Seconds after its intent from which on a submission that nobody can find was never accepted: the lease,
+the time to connect, and half a minute for the provider to show what it accepted."""
+
+STOP, RESUBMIT = "stop", "resubmit"
+ON_UNKNOWN = (STOP, RESUBMIT)
+
+HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestError)
+"""Failures that the same request would meet again."""
 
 
-def client_ref(context: Context) -> str:
-    """Our name for a submission: the same for every try of one generation of one task instance.
+@dataclass(frozen=True)
+class Record:
+    """What is written down about a task instance's submission; JSON scalars, no secret.
 
-    A generation ends with a clear, which raises `max_tries`; a retry leaves it as it is. `ti.id` changes with
-    each try and so names nothing that must be found again.
+    :param phase: `intent`, `submitted`, `finished`; or what a person decided about an unknown outcome:
+        `adopted` (it is *media_task_id*) or `abandoned` (submit anew).
+    :param generation: `max_tries` of the task instance: a clear raises it, a retry never does.
+    :param number: how many submissions this generation has had, this one included.
+    :param fingerprint: hash of connection, operation and arguments as rendered.
+    :param client_ref: our name for the submission, sent along where the provider keeps one.
+    :param submitted_after: ISO 8601, UTC; the intent's time.
+    :param media_task_id: the provider's task, from `submitted` on.
+    :param result: the task's dict, where it was complete in the submission's own reply and perhaps
+        cannot be asked for again.
     """
+
+    phase: str
+    generation: int
+    number: int
+    fingerprint: str
+    client_ref: str
+    submitted_after: str
+    media_conn_id: str
+    operation: str
+    media_task_id: str | None = None
+    result: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, context: Context) -> Record | None:
+        """The record, or None if there is none. One that cannot be read is not an absent one.
+
+        :raises MediaTaskError: if what is stored makes no sense; nothing may be submitted then.
+        """
+        stored: Any = context["task_state_store"].get(KEY)
+        if stored is None:
+            return None
+        known = [field.name for field in dataclasses.fields(cls)]
+        try:
+            return cls(**{name: stored[name] for name in known if name in stored})
+        except TypeError as error:
+            raise MediaTaskError(
+                f"the record {KEY!r} in this task's state store cannot be read, so nothing is submitted: "
+                f"{error}; it holds {shown(stored, 300)}"
+            ) from error
+
+    def save(self, context: Context) -> Record:
+        """Writes the record, for ever; a worker that Airflow has replaced is refused here."""
+        value = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        context["task_state_store"].set(KEY, value, retention=NEVER_EXPIRE)
+        return self
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What one try of an operator wants to have submitted.
+
+    :param operation: full name, as `MediaHook.check` gave it.
+    :param arguments: as `MediaHook.check` gave them.
+    :param on_unknown: what to do when nobody can say whether an earlier submission was accepted: `stop`
+        with `SubmissionOutcomeUnknown`, or `resubmit` and perhaps pay twice.
+    """
+
+    hook: MediaHook
+    operation: str
+    arguments: Mapping[str, Any]
+    context: Context
+    on_unknown: str
+    log: Any
+
+    def once(self) -> MediaTask:
+        """The task that this try has to wait for: an earlier submission's where there is one, else a new one.
+
+        :raises SubmissionOutcomeUnknown: with the candidates and both ways out, see `on_unknown`.
+        :raises MediaTaskError: if the submission was certainly refused, or is not possible at present.
+        """
+        record = Record.load(self.context)
+        try:
+            task = None if record is None else self._earlier(record)
+            return task or self._submit(record)
+        except SubmissionOutcomeUnknown as error:
+            raise self._question(error) from error
+
+    @property
+    def _generation(self) -> int:
+        return int(self.context["ti"].max_tries)
+
+    def _earlier(self, record: Record) -> MediaTask | None:
+        """The task of the submission in *record*, if it serves this try; None if a new one is due."""
+        if record.phase == "abandoned":
+            self.log.info("the earlier submission was given up by hand; submitting anew")
+            return None
+        if record.fingerprint != fingerprint(self.hook.media_conn_id, self.operation, self.arguments):
+            self.log.info(
+                "the request is not the one that was submitted before (%s, %s); submitting the new one",
+                record.operation,
+                record.media_task_id or f"outcome unknown, reference {record.client_ref}",
+            )
+            self._cancel(record)
+            return None
+        if record.phase == "intent":
+            self.log.info("an earlier try left a submission without its result; asking about it")
+            return self._adopt(record, self._reconcile(record, self.on_unknown))
+        return self._known(record, self._read(record))
+
+    def _known(self, record: Record, task: MediaTask) -> MediaTask | None:
+        """*task* of *record* as it is now, if it serves this try."""
+        if not task.status.is_terminal:
+            self.log.info("%s is %s: waiting for it, submitting nothing", task.id, task.status)
+            return self._adopt(record, task)
+        if record.generation != self._generation and record.phase != "adopted":
+            self.log.info("%s has %s, and the task was cleared: submitting anew", task.id, task.status)
+            return None
+        if task.status is TaskStatus.SUCCEEDED:
+            self.log.info("%s has succeeded already; nothing is paid again", task.id)
+            return self._adopt(record, task)
+        if isinstance(task.error, HOPELESS):
+            return task
+        self.log.info("%s has %s (%s); submitting again", task.id, task.status, task.error)
+        return None
+
+    def _submit(self, before: Record | None) -> MediaTask:
+        """Writes the intent and sends it, at most once."""
+        number = before.number + 1 if before is not None and before.generation == self._generation else 1
+        with self.hook as hook:
+            now = time.time()
+            intent = Record(
+                phase="intent",
+                generation=self._generation,
+                number=number,
+                fingerprint=fingerprint(hook.media_conn_id, self.operation, self.arguments),
+                client_ref=client_ref(self.context, number),
+                submitted_after=datetime.fromtimestamp(now, timezone.utc).isoformat(),
+                media_conn_id=hook.media_conn_id,
+                operation=self.operation,
+            )
+            intent.save(self.context)
+            hook.send_before = now + LEASE
+            try:
+                task = hook.submit(self.operation, self.arguments, client_ref=intent.client_ref)
+            except SubmissionOutcomeUnknown as error:
+                self.log.warning("%s", error)
+                found = self._reconcile(intent, STOP)
+                if found is None:
+                    self._put_back(before)
+                    raise MediaProviderError(
+                        f"{hook.conn_type} did not accept the submission, nothing is paid: {error.message}",
+                        provider=hook.conn_type,
+                    ) from error
+                task = found
+            except MediaTaskError:
+                self._put_back(before)
+                raise
+            finally:
+                hook.send_before = None
+        return self._adopt(intent, task) or task
+
+    def _adopt(self, record: Record, task: MediaTask | None) -> MediaTask | None:
+        """Notes that *task* is what this generation waits for."""
+        if task is None:
+            return None
+        # A task that was complete in the submission's own reply may have no address to ask again at.
+        complete = record.phase == "intent" and task.status.is_terminal
+        adopted = dataclasses.replace(
+            record,
+            phase="submitted",
+            generation=self._generation,
+            media_task_id=task.id,
+            result=task.to_dict() if complete else record.result,
+        )
+        if adopted != record:
+            adopted.save(self.context)
+        return task
+
+    def _put_back(self, before: Record | None) -> None:
+        """What was there before a submission that was certainly not accepted."""
+        if before is None:
+            self.context["task_state_store"].delete(KEY)
+        else:
+            before.save(self.context)
+
+    def _read(self, record: Record) -> MediaTask:
+        if record.result is not None:
+            return MediaTask.from_dict(record.result)
+        media_task_id = self.hook.check_id(record.media_task_id)
+        try:
+            task = self.hook.get_task(media_task_id)
+        except MediaNotFoundError:
+            # It was accepted and paid for: the trigger knows how long to wait for it to appear.
+            task = MediaTask(media_task_id, TaskStatus.QUEUED)
+        return dataclasses.replace(task, operation=record.operation)
+
+    def _reconcile(self, intent: Record, on_unknown: str) -> MediaTask | None:
+        """What became of *intent*: its task, or None if it was never accepted.
+
+        :raises SubmissionOutcomeUnknown: if the provider cannot tell, unless *on_unknown* says to go on.
+        :raises MediaTaskError: if the provider cannot be asked at present; the next try asks again.
+        """
+        began = datetime.fromisoformat(intent.submitted_after)
+        settled = began.timestamp() + SETTLE
+        pause = 1.0
+        while True:
+            found, doubt = self._candidates(intent, began)
+            if len(found) == 1:
+                self.log.info("it was accepted as %s: adopting it, nothing is paid again", found[0].id)
+                return dataclasses.replace(found[0], operation=intent.operation)
+            wait = settled - time.time()
+            if found or wait <= 0:
+                break
+            self.log.info("%s does not show it; it may yet appear within %.0f s", self.hook.conn_type, wait)
+            time.sleep(min(pause, wait))
+            pause *= 2
+        if not doubt:
+            self.log.info("%s never accepted that submission; nothing was paid", self.hook.conn_type)
+            return None
+        if on_unknown == RESUBMIT:
+            self.log.warning("%s; submitting anew as told, which may pay twice", doubt)
+            return None
+        raise SubmissionOutcomeUnknown(doubt, provider=self.hook.conn_type, code="ambiguous")
+
+    def _candidates(self, intent: Record, began: datetime) -> tuple[list[MediaTask], str]:
+        """The tasks that come from *intent*, and why that may not be the whole truth."""
+        try:
+            found = self.hook.find_tasks(
+                client_ref=intent.client_ref,
+                submitted_after=began,
+                operation=intent.operation,
+                arguments=self.arguments,
+            )
+        except SubmissionOutcomeUnknown as error:
+            return [], error.message
+        return found, f"{len(found)} tasks with this very request were made since" if len(found) > 1 else ""
+
+    def _cancel(self, record: Record) -> None:
+        """Stops a task that nobody will wait for any more, where that is possible."""
+        if record.media_task_id is None or record.phase != "submitted":
+            return
+        if not self.hook.can_cancel:
+            self.log.info("%s cannot cancel %s: it goes on", self.hook.conn_type, record.media_task_id)
+            return
+        try:
+            self.hook.cancel_task(record.media_task_id)
+        except MediaTaskError as error:
+            self.log.warning("%s could not be cancelled: %s", record.media_task_id, error)
+
+    def _question(self, error: SubmissionOutcomeUnknown) -> SubmissionOutcomeUnknown:
+        """*error* with the candidates and both ways out, for the person who has to decide."""
+        record = Record.load(self.context)
+        since = datetime.fromisoformat(record.submitted_after) if record else None
+        try:
+            candidates = self.hook.find_tasks(submitted_after=since, operation=self.operation)
+        except MediaTaskError as trouble:
+            lines = [f"  the account's tasks cannot be listed: {trouble}"]
+        else:
+            lines = [_line_of(task) for task in candidates[:20]] or [
+                "  the provider lists no task since then"
+            ]
+        ti = self.context["ti"]
+        place = shlex.join([ti.dag_id, ti.run_id, ti.task_id])
+        if ti.map_index is not None and ti.map_index >= 0:
+            place += f" --map-index {ti.map_index}"
+        text = [
+            f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
+            f"{error.message}. Nothing more is sent before you decide. The account shows since then:\n",
+            *(f"{line}\n" for line in lines),
+            "If it is one of them, adopt it; else submit anew, which may pay twice. Then clear the task.\n",
+            f"  airflow media-tasks adopt {place} MEDIA_TASK_ID\n",
+            f"  airflow media-tasks resubmit {place}",
+        ]
+        return SubmissionOutcomeUnknown("".join(text), provider=error.provider, code=error.code)
+
+
+def finish(context: Context, task: MediaTask) -> None:
+    """Notes that *task* has ended; what it was is asked of the provider again when it matters."""
+    record = Record.load(context)
+    if record is not None and record.media_task_id == task.id and record.phase != "finished":
+        dataclasses.replace(record, phase="finished").save(context)
+
+
+def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]) -> str:
+    """Hash of a request: two tries with the same one ask for the same thing."""
+    request = json.dumps([media_conn_id, operation, arguments], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(request.encode()).hexdigest()
+
+
+def client_ref(context: Context, number: int) -> str:
+    """Our name for submission *number* of this generation; the same whichever worker makes it."""
     ti = context["ti"]
-    place = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), str(ti.max_tries))
-    return "amt-" + hashlib.sha256("\0".join(place).encode()).hexdigest()[:32]
+    place = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries, number)
+    return "amt-" + hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
+
+
+def _line_of(task: MediaTask) -> str:
+    return (
+        f"  {task.id}  {task.created_at or 'time not shown'}  {task.status}  {shown(prompt_of(task.raw), 60)}"
+    )
+
+
+def prompt_of(document: Any, depth: int = 3) -> str:
+    """The prompt that a provider's *document* shows, or empty."""
+    if not isinstance(document, Mapping) or depth == 0:
+        return ""
+    own = next((document[key] for key in ("prompt", "description") if isinstance(document.get(key), str)), "")
+    return own or next((text for value in document.values() if (text := prompt_of(value, depth - 1))), "")

@@ -198,10 +198,12 @@ class MediaFile:
         return {name: value for name, value in values.items() if value not in (None, False)}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> MediaFile:
+    def from_dict(cls, value: Any) -> MediaFile:
         """Raises ValueError where kind or url is missing; ignores keys of a later version."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a media file is a dict, got {type(value).__name__}")
         if not isinstance(value.get("kind"), str) or not isinstance(value.get("url"), str):
-            raise ValueError(f"a media file needs 'kind' and 'url', got the keys {sorted(value)}")
+            raise ValueError(f"a media file needs 'kind' and 'url', got the keys {sorted(map(str, value))}")
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         return cls(**{**known, "expires_at": _time(value.get("expires_at"))})
 
@@ -310,15 +312,18 @@ class MediaTask:
         except ValueError:
             allowed = ", ".join(s.value for s in TaskStatus)
             raise ValueError(f"status {value.get('status')!r} is none of {allowed}") from None
-        cost = value.get("cost")
+        files = value.get("files") or ()
+        if not isinstance(files, (list, tuple)):
+            raise ValueError(f"'files' of a media task is a list, got {type(files).__name__}")
+        cost, error = _object(value, "cost"), _object(value, "error")
         progress = value.get("progress")
         return cls(
             id=value["id"],
             status=status,
             operation=str(value.get("operation") or ""),
             status_word=str(value.get("status_word") or ""),
-            files=tuple(MediaFile.from_dict(file) for file in value.get("files") or ()),
-            error=error_from_dict(value["error"]) if value.get("error") else None,
+            files=tuple(MediaFile.from_dict(file) for file in files),
+            error=error_from_dict(error) if error else None,
             cost=MediaCost(
                 unit=str(cost.get("unit") or ""),
                 amount=_optional_text(cost.get("amount")),
@@ -338,6 +343,13 @@ def utc_from_epoch(seconds: Any) -> datetime | None:
         return datetime.fromtimestamp(moment, timezone.utc) if math.isfinite(moment) else None
     except (TypeError, ValueError, OverflowError, OSError):
         return None
+
+
+def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    found = value.get(key)
+    if found is not None and not isinstance(found, Mapping):
+        raise ValueError(f"{key!r} of a media task is a dict, got {type(found).__name__}")
+    return found
 
 
 def _optional_text(value: Any) -> str | None:

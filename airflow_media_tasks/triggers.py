@@ -14,15 +14,18 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.task import (
+    MediaAuthError,
     MediaNotFoundError,
     MediaRateLimitError,
     MediaTask,
@@ -108,6 +111,7 @@ class Poller:
         self._next_request = 0.0
         self._paused_until = 0.0
         self._failures = 0
+        self._failed_at = 0.0
         # The poller's own lines must not land in the log file of the trigger that happened to start it.
         self._loop_task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
 
@@ -214,20 +218,21 @@ class Poller:
 
     async def _ask(self, hook: MediaHook, batch: list[Watch]) -> None:
         answers: dict[str, MediaTask | MediaTaskError]
+        sent = asyncio.get_running_loop().time()
         try:
             answers = await hook.aread_tasks(dict.fromkeys(watch.media_task_id for watch in batch))
         except MediaTaskError as error:
-            self._failed(hook, error)
+            self._failed(hook, error, sent)
             answers = dict.fromkeys((watch.media_task_id for watch in batch), error)
             if len(batch) > 1 and not self.trouble:
                 # One task may be what spoils the answer: ask for it in ever smaller company.
                 for watch in batch:
                     watch.company = max(len(batch) // 2, 1)
         else:
-            self._answered()
+            self._answered(sent)
         now = asyncio.get_running_loop().time()
         # One jitter for the batch keeps its tasks together.
-        jitter = _jitter(0.1)
+        jitter = _jitter(0.9, 1.1)
         for watch in batch:
             watch.asked += 1
             watch.due = now + watch.interval * jitter
@@ -243,15 +248,23 @@ class Poller:
             if before is None or before.status != answer.status:
                 watch.tell()
             return
+        if self.trouble and not isinstance(answer, MediaAuthError):
+            # The account is the trouble, not the task. A refused key, though, does not mend by waiting.
+            watch.failing_since = None
+            return
         if watch.failing_since is None:
             watch.failing_since = now
         grace = NOT_FOUND_GRACE if isinstance(answer, MediaNotFoundError) else UNREADABLE_GRACE
-        if not self.trouble and now - watch.failing_since >= grace:
+        if now - watch.failing_since >= grace:
             watch.error = answer
             watch.tell()
 
-    def _failed(self, hook: MediaHook, error: MediaTaskError) -> None:
-        self._failures += 1
+    def _failed(self, hook: MediaHook, error: MediaTaskError, sent: float) -> None:
+        now = asyncio.get_running_loop().time()
+        # Requests that were under way together fail together: that is one failure, not several in a row.
+        if sent >= self._failed_at:
+            self._failures += 1
+            self._failed_at = now
         if self._failures < OUTAGE_AFTER and not isinstance(error, MediaRateLimitError):
             return
         if self.trouble is None:
@@ -264,9 +277,12 @@ class Poller:
             )
         self.trouble = error.message
         pause = max(error.retry_after or 0.0, min(2.0 ** min(self._failures, 10), LONGEST_PAUSE))
-        self._paused_until = asyncio.get_running_loop().time() + pause * _jitter(0.2)
+        self._paused_until = max(self._paused_until, now + pause * _jitter(1.0, 1.2))
 
-    def _answered(self) -> None:
+    def _answered(self, sent: float) -> None:
+        # What was under way when the trouble began says nothing of its end.
+        if sent < self._failed_at:
+            return
         self._failures = 0
         if self.trouble is not None:
             log.info("%s: status requests are answered again", self.media_conn_id)
@@ -276,8 +292,61 @@ class Poller:
                 watch.company = watch.failing_since = None
 
 
-def _jitter(share: float) -> float:
-    return random.uniform(1 - share, 1 + share)  # noqa: S311  # spreads requests, guards nothing
+def _jitter(least: float, most: float) -> float:
+    return random.uniform(least, most)  # noqa: S311  # spreads requests, guards nothing
+
+
+_KILLS: set[asyncio.Future[None]] = set()
+"""Cancellations under way, which nothing else refers to."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The wait of a submission that a provider had no room for.
+
+    :param since: unix seconds of the first attempt.
+    :param refusals: how often it was refused.
+    """
+
+    since: float
+    refusals: int = 0
+
+    @classmethod
+    def of_event(cls, event: Any) -> Turn:
+        """The turn that `TurnTrigger` hands on. Raises ValueError for an event of another kind."""
+        if not isinstance(event, Mapping) or not isinstance(event.get("since"), (int, float)):
+            raise ValueError(f"the trigger's event is no turn: {event!r:.200}")
+        return cls(float(event["since"]), int(event.get("refusals") or 0))
+
+    def next_try(self, retry_after: float | None) -> float:
+        """Unix seconds: when the provider said, else later each time, up to a minute, with jitter."""
+        pause = min(5.0 * 2.0 ** min(self.refusals, 10), 60.0)
+        return time.time() + max(retry_after or 0.0, 1.0 if retry_after else pause) * _jitter(1.0, 1.2)
+
+
+class TurnTrigger(BaseTrigger):
+    """Fires at a moment, so that a refused submission can be tried again on a worker.
+
+    :param until: unix seconds.
+    :param since: see `Turn`.
+    :param refusals: see `Turn`.
+    """
+
+    def __init__(self, until: float, since: float, refusals: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
+        self.until = until
+        self.since = since
+        self.refusals = refusals
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class's path and its arguments, as Airflow stores them."""
+        arguments = {"until": self.until, "since": self.since, "refusals": self.refusals}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleeps, then yields the turn."""
+        await asyncio.sleep(max(self.until - time.time(), 0.0))
+        yield TriggerEvent({"since": self.since, "refusals": self.refusals})  # type: ignore[no-untyped-call]  # as above
 
 
 class MediaTaskTrigger(BaseTrigger):
@@ -330,6 +399,46 @@ class MediaTaskTrigger(BaseTrigger):
         """Yields the one event and returns at once, so that nothing is left to be cancelled."""
         task = await self.wait()
         yield TriggerEvent(task.to_dict())  # type: ignore[no-untyped-call]  # as above
+
+    async def on_kill(self) -> None:
+        """A user failed or cleared the waiting task: cancels at the provider where that is possible.
+
+        Airflow 3.3 cancels this method after a second, so the work is shielded from it.
+        """
+        work = asyncio.ensure_future(self._cancel_if_killed())
+        _KILLS.add(work)
+        work.add_done_callback(_KILLS.discard)
+        await asyncio.shield(work)
+
+    async def _cancel_if_killed(self) -> None:
+        if not await asyncio.to_thread(self._was_killed):
+            return
+        hook = await asyncio.to_thread(get_media_hook, self.media_conn_id)
+        if not hook.can_cancel:
+            self.log.warning(
+                "%s cannot be cancelled: it goes on there and is billed. Clearing this Airflow task "
+                "while it still runs waits for it again and pays nothing",
+                self.media_task_id,
+            )
+            return
+        await hook.acancel_task(self.media_task_id)
+        self.log.info("%s was cancelled at the provider", self.media_task_id)
+
+    def _was_killed(self) -> bool:
+        """Whether somebody ended the Airflow task, as against a triggerer that lost this trigger to another.
+
+        Airflow 3.3 calls `on_kill` for both, and after a clear too, sometimes when the next try is under way
+        (the next try decides about the provider's task then). This is the one place that tells them apart.
+        """
+        ti = self.task_instance
+        if ti is None:
+            return False
+        states = RuntimeTaskInstance.get_task_states(
+            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id]
+        ).get(ti.run_id, {})
+        # A mapped task's key carries its index.
+        state = next(iter(states.values()), "removed")
+        return state in ("success", "failed", "skipped", "upstream_failed", "removed")
 
     async def wait(self) -> MediaTask:
         """The task once it is terminal, or as it last was, with the error that ended the wait."""

@@ -148,12 +148,16 @@ class AceDataHook(MediaHook):
         ),
     }
 
+    @property
+    def _service(self) -> str:
+        return str(self.settings.extra.get("service") or "veo")
+
     def operation_name(self, operation: str) -> str:
         """A short name gets the connection's service: `text_to_video` may mean `veo/text_to_video`."""
         if "/" not in str(operation):
-            service = self.settings.extra.get("service") or "veo"
-            if f"{service}/{operation}" in self.operations:
-                return f"{service}/{operation}"
+            completed = f"{self._service}/{operation}"
+            if completed in self.operations:
+                return completed
         return super().operation_name(operation)
 
     def _submit(
@@ -198,44 +202,43 @@ class AceDataHook(MediaHook):
                 found[media_task_id] = self._task(media_task_id, document)
         return found
 
-    def _find_tasks(
-        self,
-        client_ref: str | None,
-        submitted_after: datetime | None,
-        name: str | None,
-        arguments: Mapping[str, Any] | None,
-    ) -> Conversation[list[MediaTask]]:
-        service = name.partition("/")[0] if name else self.settings.extra.get("service") or "veo"
-        wanted = _body(self.operations[name], arguments) if name and arguments is not None else {}
-        found: dict[str, MediaTask] = {}
-        seen: set[str | None] = set()
+    def _list_tasks(
+        self, name: str | None, since: datetime | None
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """Of the operation's service; without a name, of the connection's ([O] acedata.md 3)."""
+        service = name.partition("/")[0] if name else self._service
+        tasks: dict[str, MediaTask] = {}
         offset = 0
         while True:
             body: dict[str, Any] = {"action": "retrieve_batch", "limit": _LIST_LIMIT, "offset": offset}
-            if submitted_after is not None:
-                body["created_at_min"] = submitted_after.timestamp()
-            reply = yield Request("POST", f"/{service}/tasks", json=body)
-            items = self._items(reply)
+            if since is not None:
+                body["created_at_min"] = since.timestamp()
+            items = self._items((yield Request("POST", f"/{service}/tasks", json=body)))
+            known = len(tasks)
             for document in items:
-                own_id = text_at(document, "id", "task_id")
-                if own_id is None:
-                    continue
-                request = _object(document.get("request"))
-                if client_ref is not None and not _carries(request, client_ref):
-                    continue
-                if any(request.get(key) != value for key, value in wanted.items() if key != "callback_url"):
-                    continue
-                found[own_id] = self._task(f"{service}/{own_id}", document, name or "")
+                if own_id := text_at(document, "id", "task_id"):
+                    tasks[own_id] = self._task(f"{service}/{own_id}", document)
             offset += len(items)
-            fresh = {text_at(document, "id", "task_id") for document in items} - seen
-            seen |= fresh
             # A server that ignores `offset` would show the same page for ever.
-            if submitted_after is None or len(items) < _LIST_LIMIT or not fresh:
-                return list(found.values())
+            if since is None or len(items) < _LIST_LIMIT or len(tasks) == known:
+                return list(tasks.values()), len(items) < _LIST_LIMIT
+
+    def _comes_from(
+        self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
+    ) -> bool | None:
+        """By the mark in the echoed callback_url; an equal request with no such echo cannot be told apart."""
+        request = task.raw.get("request")
+        if not isinstance(request, Mapping):
+            return None
+        callback_url = str(request.get("callback_url") or "")
+        if client_ref is not None and callback_url:
+            return f"ref={quote(client_ref, safe='')}" in re.split(r"[?&]", callback_url)
+        wanted = _body(self.operations[name], arguments or {})
+        equal = all(request.get(key) == value for key, value in wanted.items() if key != "callback_url")
+        return None if equal and client_ref is not None else equal
 
     def _probe(self) -> Conversation[None]:
-        service = self.settings.extra.get("service") or "veo"
-        yield Request("POST", f"/{service}/tasks", json={"action": "retrieve_batch", "limit": 1})
+        yield Request("POST", f"/{self._service}/tasks", json={"action": "retrieve_batch", "limit": 1})
 
     def error_of(self, reply: Reply) -> MediaTaskError | None:
         """By `error.code`; a 403 is a balance or a moderation, not a key ([O] acedata.md 8)."""
@@ -243,6 +246,9 @@ class AceDataHook(MediaHook):
         refused = (
             reply.document.get("success") is False and code is not None and "task_id" not in reply.document
         )
+        if reply.text.strip() == "null" and reply.status < 400:
+            # One of the ways in which an unknown task may be shown ([I] acedata.md 3).
+            return None
         if reply.status < 400 and not refused:
             return super().error_of(reply)
         if code is None and words is None:
@@ -366,11 +372,6 @@ def _body(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
             )
         body["image_urls"] = [first] if last is None else [first, last]
     return body
-
-
-def _carries(request: Mapping[str, Any], client_ref: str) -> bool:
-    mark = f"ref={quote(client_ref, safe='')}"
-    return mark in re.split(r"[?&]", str(request.get("callback_url") or ""))
 
 
 def _items_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:

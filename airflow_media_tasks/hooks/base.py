@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
-from airflow_media_tasks.hooks.conversations import UNREACHABLE, Conversation, ConversationHook
+from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation, ConversationHook
 from airflow_media_tasks.hooks.operations import Operation, shown
 from airflow_media_tasks.task import (
     MediaBalance,
@@ -47,6 +48,9 @@ def get_media_hook(media_conn_id: str) -> MediaHook:
             "use one of the types that 'airflow providers hooks' lists for airflow-media-tasks"
         )
     return hook
+
+
+_CLOCKS_DISAGREE = timedelta(hours=1)
 
 
 class MediaHook(ConversationHook):
@@ -94,6 +98,22 @@ class MediaHook(ConversationHook):
         """
         raise NotImplementedError
 
+    def _list_tasks(
+        self, name: str | None, since: datetime | None
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """Write this. The account's tasks, newest first, and whether no task made after *since* is missing.
+
+        :param name: the operation looked for, where the provider lists by kind or service.
+        :param since: UTC, with an hour to spare for clocks that disagree; None asks for the first page.
+        """
+        raise NotImplementedError
+
+    def _comes_from(
+        self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
+    ) -> bool | None:
+        """Write this. Whether a listed task comes from this submission; None if it does not show."""
+        raise NotImplementedError
+
     def _find_tasks(
         self,
         client_ref: str | None,
@@ -101,8 +121,25 @@ class MediaHook(ConversationHook):
         name: str | None,
         arguments: Mapping[str, Any] | None,
     ) -> Conversation[list[MediaTask]]:
-        """Write this. See `find_tasks`."""
-        raise NotImplementedError
+        """Overwritten where the provider can be asked by a mark of ours. See `find_tasks`."""
+        since = None if submitted_after is None else submitted_after - _CLOCKS_DISAGREE
+        tasks, complete = yield from self._list_tasks(name, since)
+        if submitted_after is not None:
+            # By the provider's clock, whose Date header has whole seconds.
+            began = submitted_after + timedelta(seconds=self.clock_offset - 5)
+            tasks = [task for task in tasks if task.created_at is None or task.created_at >= began]
+        if name is not None:
+            tasks = [dataclasses.replace(task, operation=task.operation or name) for task in tasks]
+        if name is None or (arguments is None and client_ref is None):
+            return tasks
+        verdicts = [(task, self._comes_from(task, name, arguments, client_ref)) for task in tasks]
+        found = [task for task, verdict in verdicts if verdict]
+        if not found and (not complete or any(verdict is None for _, verdict in verdicts)):
+            raise SubmissionOutcomeUnknown(
+                f"{self.conn_type}'s list of tasks does not show enough to tell whether this one is there",
+                provider=self.conn_type,
+            )
+        return found
 
     def _cancel_task(self, media_task_id: str) -> Conversation[MediaTask]:
         """Write this where `can_cancel`."""
@@ -165,13 +202,15 @@ class MediaHook(ConversationHook):
         operation: str | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> list[MediaTask]:
-        """The account's tasks that could be the submission described, newest first.
+        """The account's tasks that were made by the submission described, newest first.
 
         :param client_ref: as given to `submit`; where the provider keeps it, it alone decides.
         :param submitted_after: UTC; tasks older than this are left out.
-        :param operation: only tasks of this operation.
-        :param arguments: only tasks with this request, as far as the provider shows what was asked.
-        :return: with no parameter at all, what the provider lists first.
+        :param operation: only tasks of this operation, where the provider says which.
+        :param arguments: only tasks with this request.
+        :return: with neither *client_ref* nor *arguments*, all that may be of interest; with them, an empty
+            list is proof that the provider has accepted no such submission.
+        :raises SubmissionOutcomeUnknown: if what the provider shows is not enough to tell.
         """
         return self._run(self._checked_find(client_ref, submitted_after, operation, arguments))
 
@@ -222,7 +261,7 @@ class MediaHook(ConversationHook):
 
     def operation_name(self, operation: str) -> str:
         """Override this where an account serves several services and a short name can be completed."""
-        if operation in self.operations:
+        if operation in list(self.operations):
             return operation
         raise MediaRequestError(
             f"operation {shown(operation)} is none of {self.conn_type}'s; there are: "
@@ -343,7 +382,7 @@ class MediaHook(ConversationHook):
         try:
             return (yield from self._submit(name, self.operations[name], checked, client_ref))
         except MediaProviderError as error:
-            if error.code == UNREACHABLE:
+            if error.code in NOT_SENT:
                 raise
             raise SubmissionOutcomeUnknown(
                 f"{name!r} was sent and may have been accepted and billed: {error}",
@@ -382,13 +421,7 @@ class MediaHook(ConversationHook):
                     "arguments can only be compared for a given operation: pass operation too"
                 )
             arguments = self.operations[name].check(name, arguments)
-        found = yield from self._find_tasks(client_ref, submitted_after, name, arguments)
-        # A task whose time the provider does not show cannot be ruled out by time.
-        return [
-            task
-            for task in found
-            if submitted_after is None or task.created_at is None or task.created_at >= submitted_after
-        ]
+        return (yield from self._find_tasks(client_ref, submitted_after, name, arguments))
 
     def _checked_cancel(self, media_task_id: str) -> Conversation[MediaTask]:
         self._can("cancel a task", self.can_cancel)

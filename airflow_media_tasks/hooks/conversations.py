@@ -55,6 +55,11 @@ MAX_RETRY_AFTER = 60.0
 UNREACHABLE = "unreachable"
 """Our code for "the connection was never established": nothing was sent, so nothing was accepted."""
 
+TOO_LATE = "too_late"
+"""Our code for a submission that was not sent because its time (`send_before`) had passed."""
+
+NOT_SENT = (UNREACHABLE, TOO_LATE)
+
 _HEADERS = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept": "application/json"}
 _SHORTEST_SECRET = 8
 _TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, asyncio.TimeoutError, OSError)
@@ -117,8 +122,8 @@ class Settings:
     """What a hook takes from its connection."""
 
     base_url: str
-    login: str
-    password: str
+    login: str = field(repr=False)
+    password: str = field(repr=False)
     extra: Mapping[str, Any]
 
 
@@ -150,6 +155,10 @@ class ConversationHook(BaseHook):
     def __init__(self, media_conn_id: str | None = None) -> None:
         super().__init__()
         self.media_conn_id = media_conn_id or self.default_conn_name
+        self.send_before: float | None = None
+        """Unix seconds after which a submission is not sent any more, or None."""
+        self.clock_offset = 0.0
+        """Seconds by which the provider's clock is ahead of ours, from its last reply."""
         self._client: httpx.Client | None = None
         self._async_client: httpx.AsyncClient | None = None
         self._open = ExitStack()
@@ -212,8 +221,12 @@ class ConversationHook(BaseHook):
         host = (connection.host or self.base_url).rstrip("/")
         if "://" not in host:
             host = f"https://{host}" + (f":{connection.port}" if connection.port else "")
-        parts = urlsplit(host)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(host)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise MediaRequestError(
                 f"connection {self.media_conn_id!r}: host must be a URL such as {self.base_url}, "
                 f"got {shown(host)}"
@@ -304,7 +317,7 @@ class ConversationHook(BaseHook):
 
     def _attempts(self, retrying: type[R], request: Request) -> R:
         """Reads are repeated while that can help; a submission only if it surely was not accepted."""
-        transient = (MediaRateLimitError,) if request.paid else (MediaRateLimitError, MediaProviderError)
+        transient = () if request.paid else (MediaRateLimitError, MediaProviderError)
         exponential = tenacity.wait_exponential(multiplier=self.retry_wait, max=30) + tenacity.wait_random(
             0, self.retry_wait
         )
@@ -345,6 +358,12 @@ class ConversationHook(BaseHook):
         return self._reply(response, body)
 
     def _wire(self, request: Request) -> dict[str, Any]:
+        if request.paid and self.send_before is not None and time.time() > self.send_before:
+            raise MediaProviderError(
+                f"the submission to {self.conn_type} was not sent: too long after it was written down",
+                provider=self.conn_type,
+                code=TOO_LATE,
+            )
         return {
             "method": request.method,
             "url": self.settings.base_url + request.path,
@@ -373,6 +392,8 @@ class ConversationHook(BaseHook):
         except (ValueError, RecursionError):
             document = None
         reply = Reply(response.status_code, document, text[:2000], response.headers)
+        if theirs := _http_date(response.headers.get("date")):
+            self.clock_offset = theirs - time.time()
         if error := self.error_of(reply):
             raise error
         return reply
@@ -399,8 +420,16 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        except (TypeError, ValueError):
+        moment = _http_date(text)
+        if moment is None:
             return None
+        seconds = moment - time.time()
     return min(max(seconds, 0.0), 86400.0) if math.isfinite(seconds) else None
+
+
+def _http_date(text: str | None) -> float | None:
+    """Unix seconds of an HTTP date, or None for anything else."""
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
+    except (TypeError, ValueError, OverflowError):
+        return None

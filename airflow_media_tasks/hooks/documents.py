@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -24,15 +25,18 @@ def text_at(document: Mapping[str, Any], *keys: str) -> str | None:
 
 
 def number_at(document: Mapping[str, Any], *keys: str) -> float | None:
-    """The first of *keys* that holds a number, or a text such as `5.1` or `5.1s`."""
+    """The first of *keys* that holds a finite number, or a text such as `5.1` or `5.1s`."""
     for key in keys:
         value = document.get(key)
         if isinstance(value, bool):
             continue
         try:
-            return float(value.rstrip("s") if isinstance(value, str) else value)  # type: ignore[arg-type]  # None raises
-        except (TypeError, ValueError):
+            number = float(value.rstrip("s") if isinstance(value, str) else value)  # type: ignore[arg-type]  # None raises
+        except (TypeError, ValueError, OverflowError):
             continue
+        # Python's decoder takes NaN for a number; a database's JSON does not.
+        if math.isfinite(number):
+            return number
     return None
 
 
@@ -40,19 +44,19 @@ def time_at(document: Mapping[str, Any], *keys: str) -> datetime | None:
     """The first of *keys* that holds a time, as UTC: unix seconds, unix milliseconds or ISO 8601."""
     for key in keys:
         value = document.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            # Milliseconds of 1973 are seconds of the year 5138.
+        # Milliseconds of 1973 are seconds of the year 5138; no time has more than 15 digits in either.
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
             return utc_from_epoch(value / 1000 if value > 1e11 else value)
         if isinstance(value, str):
             try:
                 moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            except ValueError:
+                return (
+                    moment.replace(tzinfo=timezone.utc)
+                    if moment.tzinfo is None
+                    else moment.astimezone(timezone.utc)
+                )
+            except (ValueError, OverflowError):
                 continue
-            return (
-                moment.replace(tzinfo=timezone.utc)
-                if moment.tzinfo is None
-                else moment.astimezone(timezone.utc)
-            )
     return None
 
 
@@ -76,4 +80,8 @@ def kind_of_key(key: str) -> str | None:
 
 def kind_of_url(url: str) -> str | None:
     """`image`, `video` or `audio`, if the extension of the *url*'s path says so."""
-    return _KIND_OF_EXTENSION.get(PurePosixPath(urlsplit(url).path).suffix.lower())
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return None
+    return _KIND_OF_EXTENSION.get(PurePosixPath(path).suffix.lower())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,7 @@ from airflow_media_tasks.task import (
 _MODEL = {"model": "model_name"}
 _FRAMES = {**_MODEL, "image_url": "image", "end_image_url": "image_tail"}
 _PAGE_SIZE = 500
+_EXTEND = "/v1/videos/video-extend"
 _KEPT = timedelta(days=30)
 """After which the provider deletes an output ([O] kling.md 8)."""
 
@@ -73,7 +73,7 @@ class KlingHook(MediaHook):
             rename={**_MODEL, "image_urls": "image_list"},
             expected_seconds=120,
         ),
-        "extend_video": Operation("video", "/v1/videos/video-extend", ("video_id",), expected_seconds=120),
+        "extend_video": Operation("video", _EXTEND, ("video_id",), expected_seconds=120),
         "lip_sync": Operation(
             "video",
             "/v1/videos/lip-sync",
@@ -119,15 +119,11 @@ class KlingHook(MediaHook):
         ),
     }
 
-    def __init__(self, media_conn_id: str | None = None) -> None:
-        super().__init__(media_conn_id)
-        self._clock_offset = 0.0
-
     def _headers(self) -> dict[str, str]:
         access_key = self.settings.login
         if not access_key:
             return super()._headers()
-        now = int(time.time() + self._clock_offset)
+        now = int(time.time() + self.clock_offset)
         claims = {"iss": access_key, "exp": now + 1800, "nbf": now - 5}
         return {"Authorization": f"Bearer {jwt.encode(claims, self._key, algorithm='HS256')}"}
 
@@ -135,7 +131,7 @@ class KlingHook(MediaHook):
         self, name: str, operation: Operation, arguments: Mapping[str, Any], client_ref: str | None
     ) -> Conversation[MediaTask]:
         body = _body(operation, arguments)
-        if client_ref is not None and operation.path != "/v1/videos/video-extend":
+        if client_ref is not None and operation.path != _EXTEND:
             body["external_task_id"] = client_ref
         reply = yield from self._ask(Request("POST", operation.path, json=body, paid=True))
         data = _object(reply.document.get("data"))
@@ -146,6 +142,9 @@ class KlingHook(MediaHook):
 
     def _get_task(self, media_task_id: str) -> Conversation[MediaTask]:
         group, _, own_id = media_task_id.rpartition("/")
+        return (yield from self._read(group, own_id))
+
+    def _read(self, group: str, own_id: str) -> Conversation[MediaTask]:
         try:
             reply = yield from self._ask(Request("GET", f"/v1/{group}/{quote(own_id, safe='')}"))
         except MediaRequestError as error:
@@ -165,45 +164,55 @@ class KlingHook(MediaHook):
         name: str | None,
         arguments: Mapping[str, Any] | None,
     ) -> Conversation[list[MediaTask]]:
-        """A list shows no prompt and no arguments, only times, the external id, an extension's parent."""
-        paths = [self.operations[name].path] if name else sorted({op.path for op in self.operations.values()})
-        parent = (arguments or {}).get("video_id")
-        found: list[MediaTask] = []
-        for path in paths:
-            if client_ref is not None and path != "/v1/videos/video-extend":
-                try:
-                    found.append((yield from self._get_task(f"{path.removeprefix('/v1/')}/{client_ref}")))
-                except MediaNotFoundError:
-                    continue
-            else:
-                found += yield from self._list(path, submitted_after, name or "", parent)
-        return found
+        """By the external id, where the operation takes one."""
+        if client_ref is None or name is None or self.operations[name].path == _EXTEND:
+            return (yield from super()._find_tasks(client_ref, submitted_after, name, arguments))
+        group = self.operations[name].path.removeprefix("/v1/")
+        try:
+            return [(yield from self._read(group, client_ref))]
+        except MediaNotFoundError:
+            return []
 
-    def _list(
-        self, path: str, submitted_after: datetime | None, name: str, parent: str | None
-    ) -> Conversation[list[MediaTask]]:
-        found: list[MediaTask] = []
-        page = 1
-        while True:
-            params = {"pageNum": page, "pageSize": _PAGE_SIZE}
-            reply = yield from self._ask(Request("GET", path, params=params))
-            listed = reply.document.get("data")
-            if not isinstance(listed, list):
-                raise self.senseless(reply, "a list of tasks in data")
-            tasks = [
-                self._task(path, item, own_id, name)
-                for item in listed
-                if isinstance(item, Mapping)
-                and (own_id := text_at(item, "task_id")) is not None
-                and (parent is None or _parent_of(item) in (None, parent))
-            ]
-            found += tasks
-            oldest = min((task.created_at for task in tasks if task.created_at), default=None)
-            passed = oldest is not None and submitted_after is not None and oldest < submitted_after
-            page += 1
+    def _list_tasks(
+        self, name: str | None, since: datetime | None
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """Path by path: there is no list of everything ([O] kling.md 2B)."""
+        paths = [self.operations[name].path] if name else sorted({op.path for op in self.operations.values()})
+        tasks: list[MediaTask] = []
+        for path in paths:
             # pageNum ends at 1000 ([O] kling.md 2B).
-            if submitted_after is None or passed or len(listed) < _PAGE_SIZE or page > 1000:
-                return found
+            for page in range(1, 1001):
+                params = {"pageNum": page, "pageSize": _PAGE_SIZE}
+                reply = yield from self._ask(Request("GET", path, params=params))
+                listed = reply.document.get("data")
+                if not isinstance(listed, list):
+                    raise self.senseless(reply, "a list of tasks in data")
+                shown = [
+                    self._task(path, item, own_id)
+                    for item in listed
+                    if isinstance(item, Mapping) and (own_id := text_at(item, "task_id")) is not None
+                ]
+                tasks += shown
+                oldest = min((task.created_at for task in shown if task.created_at), default=None)
+                passed = since is None or (oldest is not None and oldest < since)
+                if passed or len(listed) < _PAGE_SIZE:
+                    break
+        return tasks, True
+
+    def _comes_from(
+        self,
+        task: MediaTask,
+        name: str,
+        arguments: Mapping[str, Any] | None,
+        client_ref: str | None,
+    ) -> bool | None:
+        """By the external id or, for an extension, by its parent: a list shows nothing else of a request."""
+        info = _object(task.raw.get("task_info"))
+        if client_ref is not None and self.operations[name].path != _EXTEND:
+            return text_at(info, "external_task_id") == client_ref
+        parent = text_at(_object(info.get("parent_video")), "id")
+        wanted = (arguments or {}).get("video_id")
+        return None if parent is None or wanted is None else parent == wanted
 
     def _get_balance(self) -> Conversation[MediaBalance]:
         """What is left of all resource packs that are in force; the provider's figure may be 12 h old."""
@@ -221,7 +230,7 @@ class KlingHook(MediaHook):
         return MediaBalance(f"{left:.4f}".rstrip("0").rstrip("."), "units")
 
     def _ask(self, request: Request) -> Conversation[Reply]:
-        """One request, signed once more if the provider's clock and ours disagree (1003, 1004)."""
+        """One request, signed once more, by the provider's clock, if the two disagree (1003, 1004)."""
         try:
             return (yield request)
         except MediaAuthError as error:
@@ -237,11 +246,6 @@ class KlingHook(MediaHook):
         if not isinstance(code, int) or isinstance(code, bool):
             # A gateway's page, for example Spring's 404 body, knows no code ([O] kling.md 4).
             return super().error_of(reply) or self.senseless(reply, "a code")
-        if code in (1003, 1004):
-            theirs = (
-                email.utils.parsedate_to_datetime(reply.headers["date"]) if "date" in reply.headers else None
-            )
-            self._clock_offset = theirs.timestamp() - time.time() if theirs else 0.0
         cls = _CLASS_OF_CODE.get(code)
         return self.error(
             cls, reply, code, text_at(reply.document, "message"), text_at(reply.document, "request_id")
@@ -308,10 +312,6 @@ def _body(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pop(body: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: body.pop(key) for key in keys if key in body}
-
-
-def _parent_of(data: Mapping[str, Any]) -> str | None:
-    return text_at(_object(_object(data.get("task_info")).get("parent_video")), "id")
 
 
 def _files(data: Mapping[str, Any]) -> Iterator[MediaFile]:

@@ -53,9 +53,9 @@ class Operation:
                 f"got {type(arguments).__name__}: {shown(arguments)}"
             )
         try:
-            # NaN and the infinities are no JSON, whatever Python's encoder thinks.
-            json.dumps(arguments, allow_nan=False)
-        except (TypeError, ValueError) as error:
+            # NaN, the infinities and half a surrogate pair are no JSON, whatever Python's encoder thinks.
+            json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
             raise MediaRequestError(
                 f"arguments of {name!r} must be JSON values (text, numbers, lists, dicts): {error}"
             ) from None
@@ -136,7 +136,9 @@ def _number(value: Any) -> int | float | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return int(value) if value == int(value) else value
 

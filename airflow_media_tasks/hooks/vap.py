@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
-from airflow_media_tasks.hooks.documents import kind_of_key, kind_of_url, text_at, time_at
+from airflow_media_tasks.hooks.documents import kind_of_key, kind_of_url, number_at, text_at, time_at
 from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -148,32 +148,42 @@ class VapHook(MediaHook):
             raise self.senseless(reply, "a task document")
         return self._task(media_task_id, reply.document)
 
-    def _find_tasks(
-        self,
-        client_ref: str | None,  # noqa: ARG002  # as above
-        submitted_after: datetime | None,  # noqa: ARG002  # the list cannot be asked by time
-        name: str | None,
-        arguments: Mapping[str, Any] | None,
-    ) -> Conversation[list[MediaTask]]:
-        """The list shows the newest 50 tasks and no client's mark ([O], [I] vap.md 2 and 6)."""
+    def _list_tasks(
+        self, name: str | None, since: datetime | None
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """The newest 50, which is all there is ([O] vap.md 2); operations and presets have no list."""
+        if name is not None and self.operations[name].path != _TASKS:
+            return [], False
         reply = yield Request("GET", _TASKS, params={"limit": 50})
         listed = reply.document.get("tasks")
         if not isinstance(listed, list):
             raise self.senseless(reply, "a list of tasks")
-        wanted = None
-        if name is not None and arguments is not None:
-            wanted = _submission(self.operations[name], arguments)
-        found = []
-        for document in listed:
-            own_id = text_at(document, "task_id", "id") if isinstance(document, Mapping) else None
-            if own_id is None or not self.id_pattern.fullmatch(own_id):
-                continue
-            if name is not None and _type_of(document) not in ("", self.operations[name].kind):
-                continue
-            if wanted is not None and not _same_request(document, wanted):
-                continue
-            found.append(self._task(own_id, document, name or ""))
-        return found
+        tasks = [
+            self._task(own_id, document)
+            for document in listed
+            if isinstance(document, Mapping)
+            and (own_id := text_at(document, "task_id", "id")) is not None
+            and self.id_pattern.fullmatch(own_id)
+        ]
+        oldest = min((task.created_at for task in tasks if task.created_at), default=None)
+        reaches_back = oldest is not None and since is not None and oldest < since
+        return tasks, len(listed) < 50 or reaches_back
+
+    def _comes_from(
+        self,
+        task: MediaTask,
+        name: str,
+        arguments: Mapping[str, Any] | None,
+        client_ref: str | None,  # noqa: ARG002  # as above
+    ) -> bool | None:
+        """By type and params; whether a list shows params is not written down anywhere ([I] vap.md 6)."""
+        kind, params = _kind_of(task.raw), task.raw.get("params")
+        if kind and kind != self.operations[name].kind:
+            return False
+        if not isinstance(params, Mapping) or arguments is None:
+            return None
+        wanted = _submission(self.operations[name], arguments)["params"]
+        return all(params.get(key) == value for key, value in wanted.items())
 
     def _get_balance(self) -> Conversation[MediaBalance]:
         try:
@@ -204,9 +214,8 @@ class VapHook(MediaHook):
         if cls is None and reply.status < 500 and _MODERATION.search(f"{code} {words}"):
             cls = MediaModerationError
         error = self.error(cls, reply, code, words)
-        told = details.get("retry_after")
-        if error.retry_after is None and isinstance(told, (int, float)):
-            error.retry_after = float(told)
+        if error.retry_after is None:
+            error.retry_after = number_at(details, "retry_after")
         return error
 
     def _task(
@@ -226,7 +235,7 @@ class VapHook(MediaHook):
             word,
             files=_files(document),
             failure=self.task_failed(media_task_id, code, words, _class_of_failure(code, words)),
-            operation=name or _OPERATION_OF_TYPE.get(_type_of(document), ""),
+            operation=name or _operation_of(document),
             cost=MediaCost("USD", amount, estimated) if amount or estimated else None,
             created_at=time_at(document, "created_at"),
             raw=document,
@@ -247,7 +256,12 @@ _CLASS_OF_CODE: dict[str, type[MediaTaskError]] = {
 }
 _MODERATION = re.compile(r"moderat|content.polic|safety|nsfw|prohibited", re.IGNORECASE)
 _TOP_LEVEL = ("operation", "media_url", "media_urls", "prompt")
-_OPERATION_OF_TYPE = {"image": "text_to_image", "video": "text_to_video", "audio": "text_to_music"}
+_OPERATION_OF_TYPE = {
+    "image": "text_to_image",
+    "video": "text_to_video",
+    "music": "text_to_music",
+    **{op.fixed["operation"]: name for name, op in VapHook.operations.items() if "operation" in op.fixed},
+}
 _URL_KEYS = (
     "video_url",
     "image_url",
@@ -272,23 +286,19 @@ def _submission(operation: Operation, arguments: Mapping[str, Any]) -> dict[str,
     return body
 
 
-def _same_request(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether a listed task could come from the request *wanted*; what is not shown denies nothing."""
-    params = document.get("params")
-    if not isinstance(params, Mapping):
-        return True
-    return all(params.get(key) == value for key, value in wanted.get("params", {}).items() if key in params)
+def _operation_of(document: Mapping[str, Any]) -> str:
+    """By the type: `image`, `image_generation`, `music`, `upscale` ([O] vap.md 2.1); empty for another."""
+    return _OPERATION_OF_TYPE.get(str(document.get("type") or "").removesuffix("_generation"), "")
 
 
-def _type_of(document: Mapping[str, Any]) -> str:
-    """image, video or audio; VAP writes `image`, `image_generation`, `music` ([O] vap.md 2.1)."""
-    word = str(document.get("type") or "").removesuffix("_generation")
-    return "audio" if word == "music" else word
+def _kind_of(document: Mapping[str, Any]) -> str:
+    name = _operation_of(document)
+    return VapHook.operations[name].kind if name else ""
 
 
 def _files(document: Mapping[str, Any]) -> Iterator[MediaFile]:
     """Every URL, in both result shapes, of `items[*]` and of `outputs`; each once ([O] vap.md 4)."""
-    kind = _type_of(document)
+    kind = _kind_of(document)
     seen: set[str] = set()
     result = document.get("result")
     result = result if isinstance(result, Mapping) else {}

@@ -1,4 +1,4 @@
-"""AceData as `providers/acedata.md` describes it: Veo and Luma whole, three other services as far as submit and result."""
+"""AceData as `providers/acedata.md` describes it: Veo, Luma, and the main endpoint of three more services."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ class AceData(Provider):
     name = "acedata"
 
     def routes(self) -> list[Route]:
+        """See `Provider.routes`."""
         submits: list[tuple[str, Callable[[Call], _Plan]]] = [
             ("/veo/videos", _veo_videos),
             ("/veo/upsample", _veo_upsample),
@@ -98,6 +99,7 @@ class AceData(Provider):
         ]
 
     def refused(self, refusal: Refusal, call: Call) -> Reply:
+        """The envelope of acedata.md 8."""
         status, code, usual = _REFUSALS[refusal.reason]
         if refusal.reason == "auth" and "Authorization" not in call.request.headers:
             code = "authorization_missing"
@@ -182,7 +184,7 @@ class AceData(Provider):
         }
 
     def _batch(self, call: Call, service: str) -> Reply:
-        """`retrieve_batch`: by ids or trace_ids in no promised order, or the newest of the account's tasks."""
+        """`retrieve_batch` by ids or trace_ids in no promised order, or the newest of the account."""
         body = call.body
         limit = call.number("limit", 1, 1_000_000, whole=True)
         limit = min(int(limit or _DEFAULT_LIMIT), _LARGEST_LIMIT)
@@ -232,10 +234,10 @@ class AceData(Provider):
         }
         return Reply({"count": 1, "items": [item]})
 
-    async def _health(self, call: Call) -> Reply:
+    async def _health(self, _: Call) -> Reply:
         return Reply({"status": "ok"})
 
-    async def _no_route(self, call: Call) -> NoReturn:
+    async def _no_route(self, _: Call) -> NoReturn:
         raise Refusal("no_route")
 
 

@@ -11,10 +11,12 @@ PROVIDERS = ("vap", "acedata", "kling")
 On = Literal["submit", "read", "all"]
 
 _NUMBER = (int, float)
-_STATUSES = frozenset((500, 502, 503, 504))
+_STATUSES = (500, 502, 503, 504)
 
-# kind -> (what it applies to unless told, {own field: (type, default, allowed values or None)})
-_KINDS: dict[str, tuple[On, dict[str, tuple[Any, Any, frozenset[Any] | None]]]] = {
+_Field = tuple[Any, Any, tuple[Any, ...] | None]  # its type, its default, its allowed values if not any
+
+# kind -> what it applies to unless told, its own fields
+_KINDS: dict[str, tuple[On, dict[str, _Field]]] = {
     "outage": ("all", {"status": (int, 503, _STATUSES), "html": (bool, False, None)}),
     "latency": ("all", {"delay": (_NUMBER, 1.0, None)}),
     "hang": ("all", {"delay": (_NUMBER, 30.0, None)}),
@@ -30,11 +32,11 @@ _KINDS: dict[str, tuple[On, dict[str, tuple[Any, Any, frozenset[Any] | None]]]] 
     "huge": ("all", {}),
     "null": ("all", {}),
     "not_found": ("read", {}),
-    "unknown_as": ("read", {"value": (str, "404", frozenset(("404", "empty", "null", "1201")))}),
-    "funds_status": ("submit", {"status": (int, 403, frozenset((402, 403)))}),
+    "unknown_as": ("read", {"value": (str, "404", ("404", "empty", "null", "1201"))}),
+    "funds_status": ("submit", {"status": (int, 403, (402, 403))}),
 }
 # A setting holds as long as it stands; counting it down would make no sense.
-_SETTINGS = frozenset(("slots", "clock_skew", "unknown_as", "funds_status"))
+_SETTINGS = {"slots", "clock_skew", "unknown_as", "funds_status"}
 
 
 @dataclass
@@ -70,47 +72,48 @@ class Fault:
 
 
 def parse_fault(value: Any, now: float) -> Fault:
-    """The fault that the JSON object *value* describes. Raises ValueError with a sentence if it is malformed."""
-    if not isinstance(value, dict):
-        raise ValueError("a fault is a JSON object with at least 'kind'")
+    """The fault that the JSON object *value* describes. Raises ValueError with a sentence otherwise."""
+    _require(isinstance(value, dict), "a fault is a JSON object with at least 'kind'")
     rest = dict(value)
     kind = rest.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"'kind' must be one of {', '.join(sorted(_KINDS))}, not {kind!r}")
+    _require(isinstance(kind, str) and kind in _KINDS, f"'kind' is one of {sorted(_KINDS)}, not {kind!r}")
     default_on, own = _KINDS[kind]
     provider = rest.pop("provider", None)
-    if provider not in (None, *PROVIDERS):
-        raise ValueError(f"'provider' must be one of {', '.join(PROVIDERS)} or null, not {provider!r}")
+    _require(provider in (None, *PROVIDERS), f"'provider' is one of {PROVIDERS} or null, not {provider!r}")
     on = rest.pop("on", None) or default_on
-    if on not in ("submit", "read", "all"):
-        raise ValueError(f"'on' must be submit, read or all, not {on!r}")
-    if kind == "error_after_accept" and on != "submit":
-        raise ValueError("'error_after_accept' can only be on submit: nothing is accepted by a read")
+    _require(on in ("submit", "read", "all"), f"'on' is submit, read or all, not {on!r}")
+    _require(
+        kind != "error_after_accept" or on == "submit", "a read accepts nothing: 'on' can only be submit"
+    )
     seconds = rest.pop("seconds", None)
-    if seconds is not None and not (_is(seconds, _NUMBER) and seconds > 0):
-        raise ValueError(f"'seconds' must be a number above 0 or null, not {seconds!r}")
+    _require(
+        seconds is None or (_is(seconds, _NUMBER) and seconds > 0),
+        f"'seconds' is a number above 0 or null, not {seconds!r}",
+    )
     count = rest.pop("count", None)
-    if count is not None and not (_is(count, int) and count > 0):
-        raise ValueError(f"'count' must be a whole number above 0 or null, not {count!r}")
-    if count is not None and kind in _SETTINGS:
-        raise ValueError(
-            f"'count' makes no sense for {kind!r}: it holds until 'seconds' are over or it is cleared"
-        )
-    fields = {}
-    for name, (kind_of_value, default, allowed) in own.items():
-        given = rest.pop(name, default)
-        if given is not default and not _is(given, kind_of_value):
-            raise ValueError(f"{name!r} of {kind!r} has a value of the wrong type: {given!r}")
-        if allowed is not None and given not in allowed:
-            raise ValueError(f"{name!r} of {kind!r} must be one of {sorted(allowed)}, not {given!r}")
-        if name in ("delay", "retry_after", "limit") and given is not None and given < 0:
-            raise ValueError(f"{name!r} of {kind!r} must not be negative, got {given!r}")
-        fields[name] = given
-    if rest:
-        raise ValueError(
-            f"{kind!r} has no {', '.join(sorted(map(repr, rest)))}; its own fields: {sorted(own)}"
-        )
+    _require(
+        count is None or (_is(count, int) and count > 0),
+        f"'count' is a whole number above 0 or null, not {count!r}",
+    )
+    _require(count is None or kind not in _SETTINGS, f"{kind!r} holds until it ends, it has no 'count'")
+    fields = {name: _field(kind, name, rest.pop(name, spec[1]), spec) for name, spec in own.items()}
+    _require(not rest, f"{kind!r} has no {sorted(rest)}; its own fields are {sorted(own)}")
     return Fault(kind, provider, on, None if seconds is None else now + seconds, count, fields)
+
+
+def _field(kind: str, name: str, given: Any, spec: _Field) -> Any:
+    type_, default, allowed = spec
+    if given is default:
+        return given
+    _require(_is(given, type_), f"{name!r} of {kind!r} has a value of the wrong type: {given!r}")
+    _require(allowed is None or given in allowed, f"{name!r} of {kind!r} is one of {allowed}, not {given!r}")
+    _require(name == "offset" or isinstance(given, str) or given >= 0, f"{name!r} of {kind!r} is negative")
+    return given
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
 
 
 def _is(value: Any, kind: Any) -> bool:

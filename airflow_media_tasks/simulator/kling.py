@@ -1,4 +1,4 @@
-"""Kling as `providers/kling.md` describes it: the legacy endpoints, and the new standard's text and image to video."""
+"""Kling as `providers/kling.md` describes it: legacy endpoints, and two of the new standard."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Kling(Provider):
     name = "kling"
 
     def routes(self) -> list[Route]:
+        """See `Provider.routes`."""
         legacy = []
         for path, plan in LEGACY.items():
             legacy += [
@@ -99,6 +100,7 @@ class Kling(Provider):
         return ACCESS_KEY
 
     def refused(self, refusal: Refusal, call: Call) -> Reply:
+        """The envelope of kling.md 5, or the gateway's own body for an unknown path."""
         if refusal.reason == "no_route":
             return Reply(
                 {
@@ -296,7 +298,7 @@ class Kling(Provider):
         }
         return _enveloped({"code": 0, "msg": "SUCCEED", "resource_pack_subscribe_infos": [pack]})
 
-    async def _no_route(self, call: Call) -> NoReturn:
+    async def _no_route(self, _: Call) -> NoReturn:
         raise Refusal("no_route")
 
 

@@ -24,7 +24,7 @@ _NEW_MODELS = "kling-3.0-turbo kling-3.0 kling-2.6 kling-2.5-turbo"
 
 
 class Made(NamedTuple):
-    """What a valid submission will make: neutral operation, price in units, files, and the slots that it takes."""
+    """What a valid submission will make: neutral operation, price in units, files, and its slots."""
 
     operation: str
     units: str
@@ -35,7 +35,7 @@ class Made(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One endpoint: its check (given the call and, on the new standard, the model) and whether it takes an own id."""
+    """An endpoint: its check (of the call and, on the new standard, the model), if it takes an own id."""
 
     check: Callable[[Call, str | None], Made]
     has_external_id: bool = True
@@ -50,8 +50,8 @@ def _text_to_video(call: Call, _: str | None) -> Made:
 
 def _image_to_video(call: Call, _: str | None) -> Made:
     call.text("prompt", required=False, longest=_LONGEST_PROMPT)
-    source = _picture(call, call.body, "image", required=not call.body.get("image_tail"))
-    tail = _picture(call, call.body, "image_tail", required=False)
+    source = _picture(call.body, "image", required=not call.body.get("image_tail"))
+    tail = _picture(call.body, "image_tail", required=False)
     length, units = _video_options(call)
     return Made("image_to_video", units, (video(length),), source=source or tail)
 
@@ -63,7 +63,7 @@ def _multi_image_to_video(call: Call, _: str | None) -> Made:
         bad_request("image_list must hold 1 to 4 images")
     if not all(isinstance(entry, dict) for entry in entries):
         bad_request("image_list must hold objects with the key image")
-    sources = [_picture(call, entry, "image") for entry in entries]
+    sources = [_picture(entry, "image") for entry in entries]
     length, units = _video_options(call)
     ratio = call.choice("aspect_ratio", _RATIOS, "16:9")
     return Made("reference_to_video", units, (video(length),), ratio, sources[0])
@@ -108,9 +108,9 @@ def _effects(call: Call, _: str | None) -> Made:
     if pair is not None:
         if not isinstance(pair, list) or len(pair) != 2:
             bad_request("images must hold exactly 2 images")
-        sources = [_picture(call, {"images": one}, "images") for one in pair]
+        sources = [_picture({"images": one}, "images") for one in pair]
     else:
-        sources = [_picture(call, options, "image")]
+        sources = [_picture(options, "image")]
     length = _duration(Call(call.world, call.request, "submit", options))
     return Made("video_effects", "2", (video(length),), source=sources[0])
 
@@ -119,7 +119,7 @@ def _images(call: Call, _: str | None) -> Made:
     call.text("prompt", longest=_LONGEST_PROMPT)
     call.text("negative_prompt", required=False, longest=_LONGEST_PROMPT)
     _model_name(call, r"kling-v\d+(-\d+)?(-new)?")
-    source = _picture(call, call.body, "image", required=False)
+    source = _picture(call.body, "image", required=False)
     call.choice("image_reference", "subject face")
     call.choice("resolution", "1k 2k")
     call.number("image_fidelity", 0, 1)
@@ -132,8 +132,8 @@ def _images(call: Call, _: str | None) -> Made:
 
 def _virtual_try_on(call: Call, _: str | None) -> Made:
     _model_name(call, r"kolors-virtual-try-on-v1(-5)?")
-    source = _picture(call, call.body, "human_image")
-    _picture(call, call.body, "cloth_image")
+    source = _picture(call.body, "human_image")
+    _picture(call.body, "cloth_image")
     return Made("virtual_try_on", "1", (image(),), "3:4", source)
 
 
@@ -175,7 +175,7 @@ def _new_image_to_video(call: Call, model: str | None) -> Made:
     frames = [entry for entry in contents if entry.get("type") in ("first_frame", "last_frame")]
     if not frames:
         bad_request("contents must have a first_frame or a last_frame")
-    sources = [_picture(call, entry, "url") for entry in frames]
+    sources = [_picture(entry, "url") for entry in frames]
     return _new_video(call, model, "image_to_video", sources[0])
 
 
@@ -254,7 +254,7 @@ def _own_video(call: Call, arguments: dict[str, Any]) -> str:
     return name
 
 
-def _picture(call: Call, arguments: dict[str, Any], key: str, *, required: bool = True) -> bytes | None:
+def _picture(arguments: dict[str, Any], key: str, *, required: bool = True) -> bytes | None:
     """Check the image argument *key*, a URL or raw base64; returns the bytes of the latter."""
     value = arguments.get(key)
     if value is None or value == "":

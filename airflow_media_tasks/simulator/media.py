@@ -1,4 +1,4 @@
-"""Real media files: a PNG that shows the prompt, an H.264 MP4 that slowly zooms into it, an audible WAV or MP3.
+"""Real media files: a PNG that shows the prompt, an MP4 that slowly zooms into it, an audible WAV or MP3.
 
 Everything is made on the first GET and kept in the simulator's temporary directory, so that ten thousand
 tasks whose files nobody fetches cost nothing.

@@ -51,11 +51,12 @@ class Call:
 
     async def until_ended(self, task: Task) -> None:
         """Hold the connection until the task has ended, also when the clock is advanced meanwhile."""
-        while (left := task.ended - self.world.now()) > 0:
+        # The clock may be advanced meanwhile, so neither one long sleep nor an event would do.
+        while (left := task.ended - self.world.now()) > 0:  # noqa: ASYNC110  # as said above
             await asyncio.sleep(min(left, 0.02))
 
     def text(self, key: str, *, required: bool = True, longest: int | None = None) -> str | None:
-        """The text argument *key*; null and empty mean absent, as every provider's own clients send them so."""
+        """The text argument *key*; null and empty mean absent, as vendors' clients send them so."""
         value = self.body.get(key)
         if value is None or value == "":
             if required:
@@ -132,7 +133,7 @@ class Provider(ABC):
             raise Refusal("auth")
         return key
 
-    def headers(self, call: Call) -> Mapping[str, str]:
+    def headers(self, call: Call) -> Mapping[str, str]:  # noqa: ARG002  # some providers need it
         """Headers that every answer to an authenticated request carries."""
         return {}
 

@@ -1,4 +1,4 @@
-"""For users' own tests: `pytest_plugins = ["airflow_media_tasks.simulator.pytest_plugin"]` in a `conftest.py`."""
+"""For users: `pytest_plugins = ["airflow_media_tasks.simulator.pytest_plugin"]` in a `conftest.py`."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Server:
         return self._json(call, provider, reply, self._garble(call, name))
 
     async def _fault_before(self, provider: Provider, call: Call) -> int | None:
-        """Apply what happens before a request is looked at; returns the status of an HTML page to answer with."""
+        """Do what comes before a request is looked at; returns the status of an HTML page, if that is it."""
         world, name, on = self.world, provider.name, call.on
         if not world.faults:
             return None
@@ -216,18 +216,18 @@ class Server:
             return _sentence(f"provider must be one of {', '.join(PROVIDERS)}")
         return web.json_response(ledger_of(self.world, provider))
 
-    async def _get_requests(self, request: web.Request) -> web.Response:
+    async def _get_requests(self, _: web.Request) -> web.Response:
         return web.json_response(dict(self.world.requests))
 
-    async def _get_tasks(self, request: web.Request) -> web.Response:
+    async def _get_tasks(self, _: web.Request) -> web.Response:
         now = self.world.now()
         return web.json_response([task.to_dict(now) for task in self.world.tasks.values()])
 
-    async def _reset(self, request: web.Request) -> web.Response:
+    async def _reset(self, _: web.Request) -> web.Response:
         self.world.reset()
         return web.json_response([])
 
-    async def _get_faults(self, request: web.Request) -> web.Response:
+    async def _get_faults(self, _: web.Request) -> web.Response:
         now = self.world.now()
         live = [fault for fault in self.world.faults if fault.until is None or now < fault.until]
         return web.json_response([fault.to_dict(now) for fault in live])
@@ -239,7 +239,7 @@ class Server:
             return _sentence(str(error))
         return web.json_response(fault.to_dict(self.world.now()), status=201)
 
-    async def _clear_faults(self, request: web.Request) -> web.Response:
+    async def _clear_faults(self, _: web.Request) -> web.Response:
         self.world.faults.clear()
         return web.json_response([])
 

@@ -69,7 +69,7 @@ class Simulator:
         self._thread.join()
         self._thread = self._loop = self._stopping = None
 
-    def __enter__(self) -> Simulator:
+    def __enter__(self) -> Simulator:  # noqa: PYI034  # typing.Self is new in Python 3.11
         return self.start()
 
     def __exit__(
@@ -90,7 +90,7 @@ class Simulator:
                     f"{name}:{self._port}" for name in (self._host, "127.0.0.1", "localhost")
                 }
                 self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, start() raises it
                 await runner.cleanup()
                 ready.set_exception(error)
                 return

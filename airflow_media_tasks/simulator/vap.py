@@ -11,11 +11,9 @@ from airflow_media_tasks.simulator.world import Output, Refusal, Task, bad_reque
 
 
 _IMAGE_RATIOS = "1:1 16:9 9:16 4:3 3:4 3:2 2:3 21:9 9:21"
-_REQUESTS_PER_MINUTE = (
-    1000  # the top tier ([O] vap.md 2.4); announced, not enforced: fault `rate_limit` does that
-)
+_REQUESTS_PER_MINUTE = 1000  # the top tier ([O] vap.md 2.4)
 
-# operation on the wire -> neutral name, price in USD, what it makes, whether media_url and prompt are required
+# operation on the wire -> neutral name, price in USD, what it makes, needs media_url, needs prompt
 _OPERATIONS: dict[str, tuple[str, str, str, bool, bool]] = {
     "inpaint": ("inpaint_image", "0.1500", "image", True, True),
     "ai_edit": ("edit_image", "0.1500", "image", True, True),
@@ -56,6 +54,7 @@ class Vap(Provider):
     name = "vap"
 
     def routes(self) -> list[Route]:
+        """See `Provider.routes`."""
         return [
             Route("POST", "/v3/tasks", "submit", self._create_task),
             Route("GET", "/v3/tasks", "read", self._list_tasks),
@@ -74,6 +73,7 @@ class Vap(Provider):
         ]
 
     def headers(self, call: Call) -> Mapping[str, str]:
+        """`X-RateLimit-*`, on every answer to a known key."""
         if not hasattr(call, "account"):
             return {}
         account, now = call.account, call.stamp(call.world.now())
@@ -88,6 +88,7 @@ class Vap(Provider):
         }
 
     def refused(self, refusal: Refusal, call: Call) -> Reply:
+        """The vendor's error page's envelope, or one of the two others that were seen (vap.md 5)."""
         status, code, usual = _REFUSALS[refusal.reason]
         message = refusal.message or usual
         if refusal.code is not None:
@@ -117,7 +118,7 @@ class Vap(Provider):
         params = call.body.get("params")
         if not isinstance(params, dict):
             bad_request("params must be an object")
-        return self._created(call, self._accept(call, call.body.get("type"), params, call.body))
+        return self._created(self._accept(call, call.body.get("type"), params, call.body))
 
     def _accept(self, call: Call, kind: Any, params: dict[str, Any], body: dict[str, Any]) -> Task:
         kinds = {"image", "video", "music"}
@@ -184,7 +185,7 @@ class Vap(Provider):
         ratio = arguments.choice("aspect_ratio", f"{_IMAGE_RATIOS} match_input_image")
         ratio = None if ratio == "match_input_image" else ratio
         task = self._bill(call, operation, call.body, outputs, price, "/v3/operations", ratio)
-        return self._created(call, task)
+        return self._created(task)
 
     async def _execute(self, call: Call) -> Reply:
         preset = call.body.get("preset")
@@ -241,7 +242,7 @@ class Vap(Provider):
         )
         return call.task
 
-    def _created(self, call: Call, task: Task) -> Reply:
+    def _created(self, task: Task) -> Reply:
         body = {"task_id": task.id, "status": "pending", "estimated_cost": str(task.amount)}
         if task.path == "/v3/operations":
             body["operation_id"] = task.id
@@ -314,7 +315,7 @@ class Vap(Provider):
         if shape == "items":
             if first != "audio":
                 return {"result": {"items": [{key: urls[0]}]}}
-            tracks = zip(urls[::2], urls[1::2])
+            tracks = zip(urls[::2], urls[1::2], strict=True)
             return {
                 "result": {"items": [{"audio_url": sound, "image_url": cover} for sound, cover in tracks]}
             }
@@ -336,18 +337,18 @@ class Vap(Provider):
             }
         )
 
-    async def _health(self, call: Call) -> Reply:
+    async def _health(self, _: Call) -> Reply:
         return Reply({"status": "healthy", "version": "3.0.0"})
 
-    async def _no_route(self, call: Call) -> NoReturn:
+    async def _no_route(self, _: Call) -> NoReturn:
         raise Refusal("no_route")
 
     # The vendor's MCP sub-paths, which vap-mcp uses for images and lists ([O] vap.md 1).
 
-    async def _mcp_initialize(self, call: Call) -> Reply:
+    async def _mcp_initialize(self, _: Call) -> Reply:
         return Reply({"protocolVersion": "2024-11-05", "serverInfo": {"name": "vap", "version": "3.0.0"}})
 
-    async def _mcp_list(self, call: Call) -> Reply:
+    async def _mcp_list(self, _: Call) -> Reply:
         names = ("generate_image", "get_task", "list_tasks", "check_balance")
         return Reply({"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]})
 

@@ -1,4 +1,4 @@
-"""`[sim:...]` words in the text of a request: how one task is told to misbehave, as Stripe's test cards do."""
+"""`[sim:...]` words in the text of a request: how one task is told to misbehave, as test cards do."""
 
 from __future__ import annotations
 
@@ -10,24 +10,34 @@ from typing import Any
 
 _WORD = re.compile(r"\[sim:([^\]=*]*)(?:=([^\]*]*))?(?:\*(\d+))?\]")
 
-_CHOICES: dict[str, frozenset[str]] = {
-    "reject": frozenset("auth funds rate concurrency moderation bad_request not_found server".split()),
-    "fail": frozenset(("moderation", "provider", "timeout")),
-    "shape": frozenset(("flat", "nested", "items", "output_url", "list", "object")),
-    "error": frozenset(("text", "object", "detail")),
-    "response": frozenset(("null", "absent", "partial")),
-    "error-after-accept": frozenset(("500", "502", "503", "504")),
+_CHOICES = {
+    "reject": {"auth", "funds", "rate", "concurrency", "moderation", "bad_request", "not_found", "server"},
+    "fail": {"moderation", "provider", "timeout"},
+    "shape": {"flat", "nested", "items", "output_url", "list", "object"},
+    "error": {"text", "object", "detail"},
+    "response": {"null", "absent", "partial"},
+    "error-after-accept": {"500", "502", "503", "504"},
 }
-_SECONDS = frozenset(("seconds", "queued", "expires", "not-visible"))
-_FREE_TEXT = frozenset(("status", "final"))
-_BARE = frozenset(
-    "lose-reply no-output no-id html truncated huge null inline missing-from-batch temporary watermark".split()
-)
+_SECONDS = {"seconds", "queued", "expires", "not-visible"}
+_FREE_TEXT = {"status", "final"}
+_BARE = {
+    "lose-reply",
+    "no-output",
+    "no-id",
+    "html",
+    "truncated",
+    "huge",
+    "null",
+    "inline",
+    "missing-from-batch",
+    "temporary",
+    "watermark",
+}
 
 
 @dataclass(frozen=True)
 class Word:
-    """One word: its value (empty for a bare one) and, for `*N`, for how many submissions of *text* it holds."""
+    """One word: its value (empty for a bare one) and, for `*N`, for how many submissions of *text*."""
 
     value: str
     first: int | None
@@ -58,7 +68,7 @@ NO_WORDS = Words()
 
 
 def words_in(body: Any) -> Words:
-    """The words in all texts of a decoded request *body*. Raises ValueError, with a sentence, for a wrong one.
+    """The words in all texts of a decoded request *body*. Raises ValueError for a wrong one.
 
     A wrong word is an error because a misspelt one, silently ignored, makes a test that cannot fail.
     """

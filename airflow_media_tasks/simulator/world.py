@@ -7,6 +7,7 @@ ten thousand of them cost nothing.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 import uuid
 from collections import Counter
@@ -204,7 +205,7 @@ class World:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every account, task, ledger entry, count and fault; the clock keeps what it was advanced by."""
+        """Forget every account, task, ledger entry, count and fault; the clock stays where it is."""
         self.accounts: dict[tuple[str, str], Account] = {}
         self.tasks: dict[str, Task] = {}
         self.outputs: dict[str, tuple[Task, int]] = {}
@@ -233,7 +234,7 @@ class World:
         return fault
 
     def fault(self, kind: str, provider: str, on: On = "all") -> Fault | None:
-        """The newest fault of this kind that is in force for such a request, or None; its count is untouched."""
+        """The newest fault of this kind in force for such a request, or None; its count stays."""
         if not self.faults:
             return None
         now = self.now()
@@ -257,7 +258,7 @@ class World:
         return fault
 
     def use(self, words: Words, name: str) -> str | None:
-        """The value of the word *name* if it holds now: `*N` holds for the first N times with the same text."""
+        """The value of the word *name* if it holds: `*N` holds for N times per text."""
         word = words.found.get(name)
         if word is None:
             return None
@@ -312,7 +313,7 @@ class World:
             raise Refusal("concurrency")
         if self.strike("concurrency", account.provider, "submit"):
             raise Refusal("concurrency")
-        now = self.now()
+        now = math.floor(self.now() * 1000) / 1000  # what documents show, in milliseconds, is what lists compare
         running = words.seconds("seconds")
         if running is None:
             running = self.seconds if seconds is None else seconds
@@ -375,7 +376,7 @@ class World:
     # Media.
 
     def output_of(self, name: str) -> tuple[Task, Output] | None:
-        """The task and the output behind the last part of a media URL, or None if there is no such file (yet)."""
+        """The task and the output behind the last part of a media URL, or None if there is none (yet)."""
         stem, _, suffix = name.rpartition(".")
         task_id, _, index = stem.rpartition("-")
         task = self.tasks.get(task_id)
