@@ -36,6 +36,7 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "cli": ["airflow_media_tasks.cli.get_cli_commands"],
         "extra-links": ["airflow_media_tasks.operators.MediaResultLink"],
         "connection-types": [
             {

@@ -96,6 +96,8 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
+        # `output["url"]` asks for an XCom of that key.
+        self.multiple_outputs = True
         if on_unknown_submission not in ON_UNKNOWN:
             raise MediaRequestError(
                 f"on_unknown_submission must be one of {', '.join(ON_UNKNOWN)}, "

@@ -105,7 +105,7 @@ class _Target:
 
     def writer(self) -> Any:
         """The part, opened for writing."""
-        return self.part.open("wb")  # type: ignore[no-untyped-call]  # Airflow's signature has no types
+        return self.part.open("wb")
 
     def complete(self, extension: str, sha256: str, size: int) -> ObjectStoragePath:
         """Gives the finished part its name, unless the same bytes are there already."""
@@ -167,7 +167,7 @@ def _land_one(client: httpx.Client, file: MediaFile, target: _Target, log: Any) 
 
 def _sha256(path: ObjectStoragePath) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:  # type: ignore[no-untyped-call]  # Airflow's signature has no types
+    with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -333,7 +333,7 @@ class TurnTrigger(BaseTrigger):
     """
 
     def __init__(self, until: float, since: float, refusals: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
+        super().__init__()
         self.until = until
         self.since = since
         self.refusals = refusals
@@ -346,7 +346,7 @@ class TurnTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleeps, then yields the turn."""
         await asyncio.sleep(max(self.until - time.time(), 0.0))
-        yield TriggerEvent({"since": self.since, "refusals": self.refusals})  # type: ignore[no-untyped-call]  # as above
+        yield TriggerEvent({"since": self.since, "refusals": self.refusals})
 
 
 class MediaTaskTrigger(BaseTrigger):
@@ -373,7 +373,7 @@ class MediaTaskTrigger(BaseTrigger):
         queue_deadline: float | None = None,
         operation: str = "",
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
+        super().__init__()
         self.media_task_id = media_task_id
         self.media_conn_id = media_conn_id
         self.poll_interval = poll_interval
@@ -398,7 +398,7 @@ class MediaTaskTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields the one event and returns at once, so that nothing is left to be cancelled."""
         task = await self.wait()
-        yield TriggerEvent(task.to_dict())  # type: ignore[no-untyped-call]  # as above
+        yield TriggerEvent(task.to_dict())
 
     async def on_kill(self) -> None:
         """A user failed or cleared the waiting task: cancels at the provider where that is possible.
