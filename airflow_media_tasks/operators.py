@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from airflow.sdk import BaseOperator, BaseOperatorLink, Context, RetryPolicy
 from airflow.sdk.bases.xcom import BaseXCom
-from airflow.sdk.exceptions import TaskDeferralError
+from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.types import TaskInstanceKey
 
@@ -185,9 +185,10 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralError as error:
+        except (TaskDeferralError, TaskDeferralTimeout) as error:
             record = Record.load(context)
-            if record is None or record.media_task_id is None:
+            # A record of before a clear is not what this generation waited for.
+            if record is None or record.media_task_id is None or record.generation != context["ti"].max_tries:
                 raise
             task = get_media_hook(self.media_conn_id).get_task(record.media_task_id)
             if task.status.is_terminal:

@@ -80,5 +80,7 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
 
     def _verdict(self, error: MediaTaskError) -> Exception:
         if self.soft_fail or self.never_fail:
+            # On the way back from the triggerer Airflow replaces the reason by a sentence of its own.
+            self.log.warning("skipped: %s", error)
             return AirflowSkipException(str(error))
         return AirflowSensorTimeout(str(error)) if isinstance(error, MediaTaskTimeout) else error

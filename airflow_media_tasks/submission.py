@@ -52,6 +52,8 @@ SETTLE = 45.0
 """Seconds after its intent from which on a submission that nobody can find was never accepted: the lease,
 the time to connect, and half a minute for the provider to show what it accepted."""
 
+PHASES = ("intent", "submitted", "finished", "adopted", "abandoned")
+
 STOP, RESUBMIT = "stop", "resubmit"
 ON_UNKNOWN = (STOP, RESUBMIT)
 
@@ -86,6 +88,21 @@ class Record:
     media_task_id: str | None = None
     result: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be acted upon; a person can write a record, too."""
+        if self.phase not in PHASES:
+            raise ValueError(f"phase {shown(self.phase)} is none of {', '.join(PHASES)}")
+        texts = (self.fingerprint, self.client_ref, self.submitted_after, self.media_conn_id, self.operation)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a value that must be a text is none")
+        if not all(type(number) is int for number in (self.generation, self.number)):
+            raise ValueError("'generation' and 'number' must be whole numbers")
+        datetime.fromisoformat(self.submitted_after)
+        if self.media_task_id is None and self.phase not in ("intent", "abandoned"):
+            raise ValueError(f"it is {self.phase} without a media_task_id")
+        if self.result is not None:
+            MediaTask.from_dict(self.result)
+
     @classmethod
     def load(cls, context: Context) -> Record | None:
         """The record, or None if there is none. One that cannot be read is not an absent one.
@@ -98,7 +115,7 @@ class Record:
         known = [field.name for field in dataclasses.fields(cls)]
         try:
             return cls(**{name: stored[name] for name in known if name in stored})
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise MediaTaskError(
                 f"the record {KEY!r} in this task's state store cannot be read, so nothing is submitted: "
                 f"{error}; it holds {shown(stored, 300)}"
@@ -139,6 +156,13 @@ class Submission:
             task = None if record is None else self._earlier(record)
             return task or self._submit(record)
         except SubmissionOutcomeUnknown as error:
+            if self.on_unknown == RESUBMIT:
+                # The intent stays: a retry, of which there are not endlessly many, finds it and goes on.
+                raise MediaProviderError(
+                    f"{error.message}; the next try submits anew as told, which may pay twice",
+                    provider=error.provider,
+                    code=error.code,
+                ) from error
             raise self._question(error) from error
 
     @property
@@ -157,6 +181,9 @@ class Submission:
                 record.media_task_id or f"outcome unknown, reference {record.client_ref}",
             )
             self._cancel(record)
+            return None
+        if record.phase == "finished" and record.generation != self._generation:
+            self.log.info("%s has ended, and the task was cleared: submitting anew", record.media_task_id)
             return None
         if record.phase == "intent":
             self.log.info("an earlier try left a submission without its result; asking about it")

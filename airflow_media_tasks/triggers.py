@@ -27,6 +27,7 @@ from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaNotFoundError,
+    MediaProviderError,
     MediaRateLimitError,
     MediaTask,
     MediaTaskError,
@@ -221,7 +222,9 @@ class Poller:
         sent = asyncio.get_running_loop().time()
         try:
             answers = await hook.aread_tasks(dict.fromkeys(watch.media_task_id for watch in batch))
-        except MediaTaskError as error:
+        except Exception as raised:  # noqa: BLE001  # see below
+            # Whatever it is, also a document that our own code stumbles over, it must not strand a batch.
+            error = raised if isinstance(raised, MediaTaskError) else MediaProviderError(f"{raised!r:.300}")
             self._failed(hook, error, sent)
             answers = dict.fromkeys((watch.media_task_id for watch in batch), error)
             if len(batch) > 1 and not self.trouble:
@@ -232,7 +235,7 @@ class Poller:
             self._answered(sent)
         now = asyncio.get_running_loop().time()
         # One jitter for the batch keeps its tasks together.
-        jitter = _jitter(0.9, 1.1)
+        jitter = _jitter(1.0, 1.1)
         for watch in batch:
             watch.asked += 1
             watch.due = now + watch.interval * jitter
@@ -333,7 +336,7 @@ class TurnTrigger(BaseTrigger):
     """
 
     def __init__(self, until: float, since: float, refusals: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
         self.until = until
         self.since = since
         self.refusals = refusals
@@ -373,7 +376,7 @@ class MediaTaskTrigger(BaseTrigger):
         queue_deadline: float | None = None,
         operation: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
         self.media_task_id = media_task_id
         self.media_conn_id = media_conn_id
         self.poll_interval = poll_interval
@@ -504,7 +507,10 @@ class MediaTaskTrigger(BaseTrigger):
         if not isinstance(error, MediaTaskError):
             raise error
         # The same error may have come to every task of a batch.
-        own = error_from_dict({**error.to_dict(), "media_task_id": self.media_task_id})
+        message = error.message
+        if self.media_task_id not in message:
+            message = f"{self.media_task_id} cannot be read: {message}"
+        own = error_from_dict({**error.to_dict(), "message": message, "media_task_id": self.media_task_id})
         last = task or MediaTask(self.media_task_id, TaskStatus.QUEUED)
         return dataclasses.replace(self._named(last), error=own)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_media_tasks.hooks.operations import shown
-from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask
+from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask, TaskStatus
 from airflow_media_tasks.triggers import MediaTaskTrigger
 
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     _Base = BaseOperator
 else:
     _Base = object
+
+_URLS_IN_LOG = 5
 
 
 def seconds(name: str, value: Any) -> float:
@@ -79,11 +81,15 @@ class WaitsForMediaTask(_Base):
         """What goes to XCom for a finished *task*; raises its error if it failed."""
         if task.error is not None:
             raise task.error
+        if task.status is not TaskStatus.SUCCEEDED:
+            raise MediaProviderError(f"{task.id} is {task.status}, and nothing says why", media_task_id=task.id)
+        more = len(task.urls) - _URLS_IN_LOG
         self.log.info(
-            "%s finished with %d files%s: %s",
+            "%s finished with %d files%s: %s%s",
             task.id,
             len(task.files),
             f", cost {task.cost.amount} {task.cost.unit}" if task.cost and task.cost.amount else "",
-            ", ".join(shown(url, 300) for url in task.urls),
+            ", ".join(shown(url, 300) for url in task.urls[:_URLS_IN_LOG]),
+            f" and {more} more" if more > 0 else "",
         )
         return {**task.to_dict(), "media_conn_id": self.media_conn_id}

@@ -12,7 +12,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation, ConversationHook
-from airflow_media_tasks.hooks.operations import Operation, shown
+from airflow_media_tasks.hooks.operations import Operation, code_of, shown
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaFile,
@@ -369,7 +369,7 @@ class MediaHook(ConversationHook):
         return cls(
             f"{self.conn_type} task {media_task_id} failed: {says}",
             provider=self.conn_type,
-            code=None if code is None else str(code)[:100],
+            code=code_of(code),
             media_task_id=media_task_id,
         )
 

@@ -31,7 +31,7 @@ from httpx_aiohttp import HttpxAiohttpClient
 from typing_extensions import Self
 
 from airflow_media_tasks import __version__
-from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.hooks.operations import code_of, shown
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -196,7 +196,7 @@ class ConversationHook(BaseHook):
         return cls(
             f"{self.conn_type} says {says} ({where}{trace})",
             provider=self.conn_type,
-            code=None if code is None else str(code)[:100],
+            code=code_of(code),
             retry_after=_retry_after(reply.headers),
         )
 
@@ -218,12 +218,14 @@ class ConversationHook(BaseHook):
                 f"connection {self.media_conn_id!r} has the type {connection.conn_type!r}; "
                 f"{type(self).__name__} needs one of type {self.conn_type!r}"
             )
-        host = (connection.host or self.base_url).rstrip("/")
+        host = connection.host or self.base_url
         if "://" not in host:
             host = f"https://{host}" + (f":{connection.port}" if connection.port else "")
+        host = host.rstrip("/")
         try:
             parts = urlsplit(host)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            usable = usable and host.isprintable() and " " not in host
         except ValueError:
             usable = False
         if not usable:

@@ -265,7 +265,7 @@ class KlingHook(MediaHook):
             failure=self.task_failed(
                 media_task_id, word, words, MediaModerationError if moderated else MediaTaskFailed
             ),
-            operation=name or next((key for key, op in self.operations.items() if op.path == path), ""),
+            operation=name or _only([key for key, op in self.operations.items() if op.path == path]),
             cost=MediaCost("units", units) if units else None,
             created_at=time_at(data, "created_at"),
             raw=data,
@@ -308,6 +308,11 @@ def _body(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if operation.path == "/v1/videos/effects":
         return {**outside, "input": body}
     return {**body, **outside}
+
+
+def _only(names: list[str]) -> str:
+    """The one name, or empty where a path serves several operations and does not say which."""
+    return names[0] if len(names) == 1 else ""
 
 
 def _pop(body: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -99,6 +99,13 @@ def shown(value: Any, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
+def code_of(value: Any) -> str | None:
+    """A provider's error code as text: at most 100 characters, none of which can forge a log line."""
+    if value is None:
+        return None
+    return "".join(character if character.isprintable() else "?" for character in str(value)[:100])
+
+
 _TEXTS = frozenset({"prompt", "negative_prompt", "model", "aspect_ratio", "resolution"})
 _MEDIA = frozenset({"image_url", "end_image_url", "video_url", "audio_url", "mask_url", "person_image_url"})
 _MEDIA_LISTS = frozenset({"image_urls", "video_urls"})

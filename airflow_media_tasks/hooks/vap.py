@@ -288,7 +288,11 @@ def _submission(operation: Operation, arguments: Mapping[str, Any]) -> dict[str,
 
 def _operation_of(document: Mapping[str, Any]) -> str:
     """By the type: `image`, `image_generation`, `music`, `upscale` ([O] vap.md 2.1); empty for another."""
-    return _OPERATION_OF_TYPE.get(str(document.get("type") or "").removesuffix("_generation"), "")
+    name = _OPERATION_OF_TYPE.get(str(document.get("type") or "").removesuffix("_generation"), "")
+    params = document.get("params")
+    if name == "text_to_video" and isinstance(params, Mapping) and params.get("image_url"):
+        return "image_to_video"
+    return name
 
 
 def _kind_of(document: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 
 from airflow_media_tasks.simulator.kling import ACCESS_KEY, SECRET_KEY
 from airflow_media_tasks.simulator.simulator import Simulator
@@ -22,9 +21,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a task takes (default 3)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     options = parser.parse_args()
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    # Blocked here and in the threads to come, then waited for: no handler runs, so a second signal cannot
+    # find the first one's half done.
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         simulator = Simulator(options.port, options.seconds, options.host).start()
     except OSError as error:
@@ -36,7 +36,7 @@ def main() -> int:
     print(f"API key     anything; {BAD_KEY} is refused, {NO_FUNDS_KEY} has no money")
     print(f"Kling JWT   access key {ACCESS_KEY}, secret key {SECRET_KEY}")
     print(f"control     {simulator.url}/_sim/ledger, /requests, /tasks, /faults, /clock", flush=True)
-    stopping.wait()
+    signal.sigwait(signals)
     simulator.stop()
     return 0
 

@@ -262,7 +262,7 @@ def _veo_videos(call: Call) -> _Plan:
     call.urls("image_urls", 1, 3)
     if model != "veo31-fast-ingredients":
         bad_request(f"ingredients2video needs the model veo31-fast-ingredients, not {model}")
-    return _Plan("reference_to_video", "2.0", (video(),), ratio)
+    return _Plan("ingredients_to_video", "2.0", (video(),), ratio)
 
 
 def _veo_upsample(call: Call) -> _Plan:
@@ -288,7 +288,7 @@ def _veo_objects(call: Call) -> _Plan:
     if action is None:
         bad_request("action is required")
     call.text("prompt", required=action == "insert")
-    call.text("image_mask", required=action == "remove")
+    call.text("image_mask", required=False)
     operation = "insert_object" if action == "insert" else "remove_object"
     return _Plan(operation, "2.0", (video(),), source=_own_video(call))
 

@@ -66,7 +66,7 @@ def _multi_image_to_video(call: Call, _: str | None) -> Made:
     sources = [_picture(entry, "image") for entry in entries]
     length, units = _video_options(call)
     ratio = call.choice("aspect_ratio", _RATIOS, "16:9")
-    return Made("reference_to_video", units, (video(length),), ratio, sources[0])
+    return Made("multi_image_to_video", units, (video(length),), ratio, sources[0])
 
 
 def _extend_video(call: Call, _: str | None) -> Made:
@@ -139,9 +139,7 @@ def _virtual_try_on(call: Call, _: str | None) -> Made:
 
 def _text_to_audio(call: Call, _: str | None) -> Made:
     call.text("prompt", longest=200)
-    length = call.number("duration", 3, 10)
-    if length is None:
-        bad_request("duration is required")
+    length = call.number("duration", 3, 10) or 5.0
     return Made("text_to_audio", "0.25", (audio("mp3", length), audio("wav", length)))
 
 

@@ -313,7 +313,9 @@ class World:
             raise Refusal("concurrency")
         if self.strike("concurrency", account.provider, "submit"):
             raise Refusal("concurrency")
-        now = math.floor(self.now() * 1000) / 1000  # what documents show, in milliseconds, is what lists compare
+        now = (
+            math.floor(self.now() * 1000) / 1000
+        )  # what documents show, in milliseconds, is what lists compare
         running = words.seconds("seconds")
         if running is None:
             running = self.seconds if seconds is None else seconds

@@ -1,0 +1,165 @@
+"""One DAG for each scenario: our operator, with hands that it raises against itself once.
+
+Nothing of this is in the package: the operator below wraps the package's own methods at public seams, in the
+worker's process, and does there what a crash, a pause or a user's exception would do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from airflow.sdk import DAG, Context
+from scenarios import SCENARIOS, Scenario
+
+from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.operators import MediaTaskOperator
+from airflow_media_tasks.submission import Record
+from airflow_media_tasks.task import MediaTask
+
+
+def kill() -> None:
+    """The worker's process for this task and the task itself are gone, as when a machine is."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def freeze() -> None:
+    """Both stand still until the rig wakes them."""
+    os.kill(os.getppid(), signal.SIGSTOP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def throw() -> None:
+    """Whatever a user's code can raise."""
+    raise RuntimeError("the fault rig says: boom")
+
+
+class HurtOperator(MediaTaskOperator):
+    """`MediaTaskOperator` that does *hurt* to itself, the first time that it comes by.
+
+    :param hurt: `<how> <where>`, or empty.
+    :param naive: whether it forgets what was recorded.
+    """
+
+    def __init__(self, *, hurt: str = "", naive: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.hurt = hurt
+        self.naive = naive
+
+    def pre_execute(self, context: Context) -> None:
+        """The user's: Airflow calls it at the start of every pass, after a deferral too."""
+        record = Record.load(context)
+        if record is not None and record.media_task_id is not None:
+            self._pass("on_resume", context)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """As usual, with wrapped methods."""
+        with self._wrapped(context):
+            return super().execute(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As usual, with wrapped methods."""
+        with self._wrapped(context):
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def wait(self, context: Context, media_task_id: str, **kwargs: Any) -> dict[str, Any]:
+        """As usual; this is where it defers, or polls."""
+        self._pass("before_defer", context)
+        if self.hurt == "kill while_polling" and self._first_time(context):
+            threading.Timer(1.0, kill).start()
+        return super().wait(context, media_task_id, **kwargs)
+
+    def defer(self, *, timeout: timedelta | int | float | None = None, **kwargs: Any) -> Any:
+        """As usual, but perhaps for too short a time."""
+        if self.hurt == "defer briefly" and not self._marked:
+            timeout = timedelta(seconds=5)
+            self._mark.touch()
+        return super().defer(timeout=timeout, **kwargs)
+
+    def result(self, context: Context, task: MediaTask) -> dict[str, Any]:
+        """As usual, and perhaps too far."""
+        result = super().result(context, task)
+        self._pass("in_complete", context)
+        return result
+
+    @contextmanager
+    def _wrapped(self, context: Context) -> Iterator[None]:
+        submit = MediaHook.submit
+
+        def submit_hurt(hook: MediaHook, *args: Any, **kwargs: Any) -> MediaTask:
+            self._pass("before_post", context)
+            if self.hurt == "kill during_post" and self._first_time(context):
+                threading.Timer(4.0, kill).start()
+            task = submit(hook, *args, **kwargs)
+            self._pass("after_post", context)
+            return task
+
+        self._mark = mark_of(context)
+        with ExitStack() as stack:
+            stack.enter_context(patch.object(MediaHook, "submit", submit_hurt))
+            if self.naive:
+                store = type(context["task_state_store"])
+                stack.enter_context(patch.object(store, "get", lambda *_, **__: None))
+            yield
+
+    def _pass(self, where: str, context: Context) -> None:
+        how, _, point = self.hurt.partition(" ")
+        if point == where and self._first_time(context):
+            {"kill": kill, "freeze": freeze, "raise": throw}[how]()
+
+    def _first_time(self, context: Context) -> bool:
+        try:
+            with mark_of(context).open("x") as file:
+                file.write(f"{os.getppid()} {os.getpid()}")
+        except FileExistsError:
+            return False
+        return True
+
+    @property
+    def _marked(self) -> bool:
+        return self._mark.exists()
+
+
+def mark_of(context: Context) -> Path:
+    """The file by which a task instance, in all its tries, knows that it has been hurt."""
+    ti = context["ti"]
+    return Path(os.environ["FAULT_MARKS"], f"{ti.dag_id}-{ti.task_id}-{max(ti.map_index or 0, 0)}")
+
+
+def dag_of(scenario: Scenario) -> DAG:
+    """The DAG of one scenario."""
+    with DAG(
+        scenario.name,
+        schedule=None,
+        catchup=False,
+        default_args={"retries": 5, "retry_delay": timedelta(seconds=1)},
+    ) as dag:
+        for provider in scenario.providers:
+            usual: dict[str, Any] = {
+                "operation": scenario.operation(provider),
+                "media_conn_id": scenario.conn_id(provider),
+                "poll_interval": 2,
+                "hurt": scenario.hurt,
+                "naive": scenario.naive,
+                **scenario.options,
+            }
+            if scenario.single:
+                [request] = scenario.requests(provider, "single")
+                HurtOperator(task_id=f"{provider}_single", arguments=request, **usual)
+            if scenario.mapped:
+                HurtOperator.partial(task_id=f"{provider}_mapped", **usual).expand(
+                    arguments=scenario.requests(provider, "mapped")
+                )
+    return dag
+
+
+for each in SCENARIOS:
+    globals()[each.name] = dag_of(each)

@@ -1,0 +1,241 @@
+"""What is done to the tasks, and what has to come of it: read by the rig and by its DAG file alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+MAPPED = 3
+FOREVER = 1_000_000  # simulated seconds: until the rig moves the simulator's clock
+EVERYBODY = ("vap", "acedata", "kling")
+OPERATIONS = {"vap": "text_to_image", "acedata": "veo/text_to_video", "kling": "text_to_video"}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One fault, as one DAG with a task for each provider, single and mapped.
+
+    :param name: the DAG's id.
+    :param fault: for the table.
+    :param hurt: what the operator does to itself on its first pass at a point: `kill`, `raise` or `freeze`,
+        and where, see `dags/faults.py`. Or empty.
+    :param words: `[sim:...]` words in the prompt.
+    :param seconds: how long the provider takes.
+    :param paid: ledger entries for each task instance.
+    :param outcome: the final state of each task instance.
+    :param tries: the least and the most tries that a task instance may need.
+    :param log: what one of the tries must have logged.
+    :param naive: whether the record is switched off.
+    :param mapped: how many mapped task instances there are besides the single one.
+    :param options: further arguments of the operator.
+    """
+
+    name: str
+    fault: str
+    hurt: str = ""
+    words: str = ""
+    seconds: float = 3.0
+    paid: int = 1
+    outcome: str = "success"
+    tries: tuple[int, int] = (1, 4)
+    log: str = ""
+    naive: bool = False
+    providers: tuple[str, ...] = EVERYBODY
+    single: bool = True
+    mapped: int = MAPPED
+    operations: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """`single` and `mapped`, with the number of task instances of each."""
+        return {**({"single": 1} if self.single else {}), **({"mapped": self.mapped} if self.mapped else {})}
+
+    def conn_id(self, provider: str) -> str:
+        """The account that the tasks of this scenario use."""
+        return f"{provider}_{self.name}"
+
+    def operation(self, provider: str) -> str:
+        """What is submitted."""
+        return self.operations.get(provider, OPERATIONS[provider])
+
+    def requests(self, provider: str, mode: str) -> list[dict[str, Any]]:
+        """Each task instance's arguments.
+
+        Equal ones, except where the provider keeps no mark of ours and two equal requests cannot be told apart.
+        """
+        prompt = f"{self.name} {mode} {self.words} [sim:seconds={self.seconds}]"
+        number = self.modes[mode]
+        return [
+            {**self.arguments, "prompt": f"{prompt} {index}" if provider == "vap" else prompt}
+            for index in range(number)
+        ]
+
+
+REFUSALS = {
+    "auth": "authentication",
+    "funds": "no money",
+    "moderation": "moderation",
+    "bad_request": "bad request",
+}
+OUTAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "polling_503": ("provider answers 503 for 60 s", {"kind": "outage", "status": 503}),
+    "polling_429": ("provider answers 429 for 60 s", {"kind": "rate_limit"}),
+    "polling_html": ("provider answers HTML for 60 s", {"kind": "html"}),
+    "polling_silence": ("provider answers nothing at all for 60 s", {"kind": "hang", "delay": 90}),
+}
+
+SIDE_BY_SIDE = [
+    Scenario("kill_before_post", "worker SIGKILL before the POST", "kill before_post", tries=(2, 4)),
+    Scenario("kill_during_post", "worker SIGKILL, the reply under way", "kill during_post", tries=(2, 4)),
+    Scenario("kill_after_post", "worker SIGKILL before the id is stored", "kill after_post", tries=(2, 4)),
+    Scenario("kill_before_defer", "worker SIGKILL before deferring", "kill before_defer", tries=(2, 4)),
+    Scenario("kill_in_complete", "worker SIGKILL inside execute_complete", "kill in_complete", tries=(2, 4)),
+    Scenario("raise_on_execute", "exception in the user's pre_execute", "raise on_resume", tries=(2, 4)),
+    Scenario("raise_in_complete", "exception in execute_complete", "raise in_complete", tries=(2, 4)),
+    Scenario(
+        "kill_synchronous",
+        "worker SIGKILL while polling, deferrable=False",
+        "kill while_polling",
+        tries=(2, 4),
+        mapped=0,
+        options={"deferrable": False},
+    ),
+    Scenario(
+        "deferral_timeout",
+        "deferral timeout, then retry",
+        "defer briefly",
+        seconds=30,
+        tries=(2, 4),
+        log="nobody waits for it any more",
+    ),
+    Scenario(
+        "slow_provider",
+        "provider slower than the deadline, then retry",
+        seconds=40,
+        tries=(2, 6),
+        log="submitting nothing",
+        options={"timeout": 15},
+    ),
+    *(
+        Scenario(name, label, seconds=FOREVER, tries=(1, 1), mapped=0)
+        for name, (label, _) in OUTAGES.items()
+    ),
+    Scenario("answers_500", "submit answered 500 after acceptance", words="[sim:error-after-accept=500]"),
+    Scenario("answers_504", "submit answered 504 after acceptance", words="[sim:error-after-accept=504]"),
+    Scenario("loses_reply", "connection cut after acceptance", words="[sim:lose-reply]"),
+    *(
+        Scenario(
+            f"refuses_{reason}",
+            f"submit refused: {label}",
+            words=f"[sim:reject={reason}]",
+            paid=0,
+            outcome="failed",
+            tries=(1, 1),
+            mapped=0,
+        )
+        for reason, label in REFUSALS.items()
+    ),
+    Scenario("refuses_concurrency", "submit refused: concurrency, for 30 s", tries=(1, 1), log="no room"),
+    Scenario("user_fails", "user marks failed", seconds=FOREVER, outcome="failed", tries=(1, 1)),
+    Scenario("user_clears_deferred", "user clears while deferred", seconds=FOREVER, log="submitting nothing"),
+    Scenario("user_clears_success", "user clears a success", paid=2, log="submitting anew"),
+    Scenario("zombie", "two workers execute the same try", "freeze before_post", tries=(2, 4), mapped=1),
+    Scenario(
+        "prompt_changes",
+        "code changes its prompt between tries",
+        "raise in_complete",
+        paid=2,
+        tries=(2, 4),
+        log="the request is not the one",
+        words="{{ ti.try_number }}",
+    ),
+    Scenario(
+        "cannot_tell",
+        "worker SIGKILL before the id is stored, no list",
+        "kill after_post",
+        outcome="failed",
+        tries=(2, 4),
+        log="airflow media-tasks adopt",
+        providers=("vap",),
+        operations={"vap": "edit_image"},
+        arguments={"image_url": "https://example.com/1.png"},
+    ),
+    Scenario(
+        "naive_kill_after_post",
+        "naive twin: worker SIGKILL after the POST",
+        "kill after_post",
+        paid=2,
+        tries=(2, 2),
+        naive=True,
+    ),
+    Scenario(
+        "naive_raise_on_execute",
+        "naive twin: exception in pre_execute",
+        "raise on_resume",
+        paid=2,
+        tries=(2, 2),
+        naive=True,
+    ),
+    Scenario(
+        "naive_raise_in_complete",
+        "naive twin: exception in execute_complete",
+        "raise in_complete",
+        paid=2,
+        tries=(2, 2),
+        naive=True,
+    ),
+]
+
+# These wait from the beginning on, and are dealt with one after the other when the others are done.
+SHAKEN = [
+    Scenario(name, fault, seconds=FOREVER, tries=(1, 3))
+    for name, fault in {
+        "triggerer_sigkill": "triggerer SIGKILL",
+        "triggerer_sigterm": "triggerer SIGTERM",
+        "triggerer_sigstop": "triggerer SIGSTOP for 45 s",
+        "postgres_restart": "PostgreSQL restarted",
+        "redis_restart": "Redis restarted",
+        "api_server_restart": "API server restarted",
+    }.items()
+]
+
+CHAOS = Scenario(
+    "chaos",
+    "workers and triggerers killed at random for 3 minutes",
+    seconds=45,
+    tries=(1, 26),
+    providers=("acedata",),
+    single=False,
+    mapped=200,
+    options={"retries": 25},
+)
+
+SCENARIOS = [*SIDE_BY_SIDE, *SHAKEN, CHAOS]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    scenario: Scenario
+    provider: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.scenario.name}-{self.provider}-{self.mode}"
+
+    @property
+    def task_id(self) -> str:
+        """The Airflow task."""
+        return f"{self.provider}_{self.mode}"
+
+
+def cases(scenario: Scenario) -> Iterator[Case]:
+    """The scenario's rows."""
+    for provider in scenario.providers:
+        for mode in scenario.modes:
+            yield Case(scenario, provider, mode)

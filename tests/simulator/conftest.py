@@ -1,0 +1,63 @@
+"""A plain HTTP client of each simulated provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_media_tasks.simulator import Simulator
+
+
+Connect = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def connect(media_simulator: Simulator) -> Iterator[Connect]:
+    """Makes a client for a provider and a key."""
+    with ExitStack() as open_clients:
+
+        def client(provider: str, key: str = "key") -> httpx.Client:
+            base = f"{media_simulator.url}/{provider}"
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            return open_clients.enter_context(httpx.Client(base_url=base, headers=headers, timeout=10))
+
+        yield client
+
+
+@pytest.fixture
+def vap(connect: Connect) -> httpx.Client:
+    """A client of VAP."""
+    return connect("vap")
+
+
+@pytest.fixture
+def acedata(connect: Connect) -> httpx.Client:
+    """A client of AceData."""
+    return connect("acedata")
+
+
+@pytest.fixture
+def kling(connect: Connect) -> httpx.Client:
+    """A client of Kling."""
+    return connect("kling")
+
+
+@pytest.fixture
+def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
+    """A client of the control endpoints."""
+    with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:
+        yield client
+
+
+@pytest.fixture
+def image_task(vap: httpx.Client) -> Callable[..., Any]:
+    """Submits a VAP image with a prompt and returns the whole response."""
+
+    def submit(prompt: str = "a red mug", **params: Any) -> httpx.Response:
+        return vap.post("/v3/tasks", json={"type": "image", "params": {"description": prompt, **params}})
+
+    return submit

@@ -1,0 +1,79 @@
+"""One simulator and one real Airflow for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_media_tasks.simulator import Simulator
+from deployment import Deployment
+
+
+EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "example_dags"
+SECONDS = 1000.0  # tasks end when a test moves the clock, and not before
+
+
+def connection(simulator: Simulator, provider: str, **secrets: str) -> str:
+    """Return a connection to a provider of the simulator, as Airflow reads it from the environment."""
+    return json.dumps({"conn_type": provider, "host": f"{simulator.url}/{provider}", **secrets})
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    """A simulator whose tasks take `SECONDS` of its own clock."""
+    with Simulator(seconds=SECONDS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the example DAGs land their files in."""
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture(scope="session")
+def secrets() -> dict[str, dict[str, str]]:
+    """What must be written down nowhere, by connection; no other text contains any of it."""
+    return {
+        "vap_default": {"password": "vap-key-9f3b7c5e2d8a4610"},
+        "acedata_default": {"password": "acedata-token-1c6e8b0d4f927a35"},
+        "kling_default": {"password": "kling-key-7e2a9c4b6d1f8053"},
+        "kling_pair": {"login": "sim-access-key", "password": "sim-secret-key-0123456789abcdef0123456789"},
+        "vap_refused": {"password": "sim-bad-key"},
+        "acedata_refused": {"password": "sim-bad-key"},
+        "kling_refused": {"password": "sim-bad-key"},
+    }
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    simulator: Simulator,
+    output: Path,
+    secrets: dict[str, dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """A real Airflow with the example DAGs and with connections to the simulator."""
+    settings = {"MEDIA_OUTPUT": f"file://{output}"}
+    for name, fields in secrets.items():
+        settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.partition("_")[0], **fields)
+    with Deployment(EXAMPLE_DAGS, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def wait_until_deferred(airflow: Deployment) -> Callable[[int], None]:
+    """Wait until so many tasks are deferred and, while they are, not one slot is held."""
+
+    def wait(tasks: int) -> None:
+        seen = {}
+        for _ in airflow.ticks(180.0, 0.5):
+            slots = airflow.slots()
+            seen = {name: slots[name] for name in ("deferred_slots", "running_slots", "occupied_slots")}
+            if seen["deferred_slots"] == tasks and not seen["occupied_slots"]:
+                break
+        assert seen == {"deferred_slots": tasks, "running_slots": 0, "occupied_slots": 0}
+
+    return wait

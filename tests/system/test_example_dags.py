@@ -1,0 +1,187 @@
+"""Every example DAG on a real scheduler and a real triggerer, against the simulator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+from airflow_media_tasks.simulator import Simulator
+from deployment import Deployment
+
+
+OPERATIONS = {
+    "vap_default": "text_to_video",
+    "acedata_default": "veo/text_to_video",
+    "kling_default": "text_to_video",
+}
+
+
+class Run:
+    """A run of a DAG, in the words of these tests."""
+
+    def __init__(self, airflow: Deployment, dag_id: str, **conf: object) -> None:
+        self._airflow = airflow
+        self._dag_id = dag_id
+        self._run_id = airflow.run(dag_id, conf)
+
+    def end(self) -> str:
+        """Wait for the end and return the state."""
+        return self._airflow.wait(self._dag_id, self._run_id, seconds=180)
+
+    def instances(self, task_id: str) -> list[dict[str, Any]]:
+        """Return a task's instances in the order of their map index."""
+        found = self._airflow.task_instances(self._dag_id, self._run_id)
+        return [instance for instance in found if instance["task_id"] == task_id]
+
+    def states(self, task_id: str) -> list[str]:
+        """Return the states of a task's instances in the order of their map index."""
+        return [instance["state"] for instance in self.instances(task_id)]
+
+    def result(self, task_id: str, map_index: int = -1) -> Any:
+        """Return what a task instance returned."""
+        return self._airflow.xcom(self._dag_id, self._run_id, task_id, map_index=map_index)
+
+    def log(self, task_id: str, map_index: int = -1) -> str:
+        """Return a task instance's log."""
+        return self._airflow.log(self._dag_id, self._run_id, task_id, map_index=map_index)
+
+
+def is_sound(file: dict[str, Any], path: Path) -> bool:
+    """Say whether a landed file is where it should be, has the bytes that were announced, and decodes."""
+    content = path.read_bytes()
+    assert file["path"] == f"file://{path}"
+    assert len(content) == file["size"]
+    assert hashlib.sha256(content).hexdigest() == file["sha256"]
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            image.load()
+            return image.width > 0
+    with av.open(str(path)) as container:
+        return len(list(container.decode(video=0))) > 1
+
+
+def test_product_videos(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """Twelve products become twelve images and twelve videos of these images, each paid for once."""
+    simulator.reset()
+    run = Run(airflow, "example_product_videos")
+    wait_until_deferred(12)
+    simulator.advance(1000)
+    for _ in airflow.ticks(120.0, 0.5):
+        if run.states("product.land_image") == ["success"] * 12:
+            break
+    wait_until_deferred(12)
+    simulator.advance(1000)
+    assert run.end() == "success"
+    for task in ("image", "video", "land_image", "land_video"):
+        assert run.states(f"product.{task}") == ["success"] * 12
+
+    ledger = simulator.ledger()
+    assert Counter((entry["provider"], entry["operation"]) for entry in ledger) == {
+        ("vap", "text_to_image"): 12,
+        ("acedata", "luma/image_to_video"): 12,
+    }
+    requests = {entry["id"]: entry["request"] for entry in ledger}
+    products = run.result("products")
+    for index, product in enumerate(products):
+        image, video = (run.result(f"product.{task}", index) for task in ("image", "video"))
+        assert (image["status"], image["media_conn_id"]) == ("succeeded", "vap_default")
+        assert (video["status"], video["operation"]) == ("succeeded", "luma/image_to_video")
+        assert product["scene"] in requests[image["id"]]["params"].values()
+        assert image["url"] in requests[video["id"].removeprefix("luma/")].values()
+        for task, suffix in (("land_image", "png"), ("land_video", "mp4")):
+            (file,) = run.result(f"product.{task}", index)["files"]
+            assert is_sound(file, output / "products" / f"{product['sku']}.{suffix}")
+        if index % 4 == 0:
+            assert video["id"] in run.log("product.video", index)
+    names = [instance["rendered_map_index"] for instance in run.instances("product.video")]
+    assert names == [product["sku"] for product in products]
+
+
+@pytest.fixture(scope="module")
+def runs(
+    airflow: Deployment, simulator: Simulator, wait_until_deferred: Callable[[int], None]
+) -> dict[str, Run]:
+    """Runs of the other examples: their ten tasks wait for the providers together, then the clock moves."""
+    simulator.reset()
+    started = {
+        "kling": Run(airflow, "example_kling_text_to_video", prompt="A tin robot waters a fern", duration=10),
+        "veo": Run(airflow, "example_veo_batch"),
+        "wait": Run(airflow, "example_wait_for_task"),
+    }
+    for name in OPERATIONS:
+        started[name] = Run(
+            airflow, "example_same_dag_any_provider", media_conn_id=name, prompt=f"A fox by {name}"
+        )
+    wait_until_deferred(1 + 5 + 1 + 3)
+    simulator.advance(1000)
+    return started
+
+
+def paid(simulator: Simulator, prompt: str) -> dict[str, Any]:
+    """Return the one submission whose request has this prompt under any name."""
+    (entry,) = (entry for entry in simulator.ledger() if prompt in json.dumps(entry["request"]))
+    return entry
+
+
+def test_kling_text_to_video(runs: dict[str, Run], simulator: Simulator, output: Path) -> None:
+    """The run's params reach Kling as it wants them, and the video lands."""
+    run = runs["kling"]
+    assert run.end() == "success"
+    entry = paid(simulator, "A tin robot waters a fern")
+    assert (entry["provider"], entry["operation"]) == ("kling", "text_to_video")
+    assert (entry["request"]["duration"], entry["request"]["mode"]) == ("10", "std")
+    assert run.result("video")["id"] == f"videos/text2video/{entry['id']}"
+    assert is_sound(run.result("download")["files"][0], output / "kling" / "video.mp4")
+    assert entry["id"] in run.log("video")
+
+
+def test_veo_batch(runs: dict[str, Run], simulator: Simulator) -> None:
+    """Moderation fails one prompt, with a typed error and without a retry; the others are made and listed."""
+    run = runs["veo"]
+    assert run.end() == "success"
+    assert run.states("video") == ["success", "success", "failed", "success", "success"]
+    assert [instance["try_number"] for instance in run.instances("video")] == [1] * 5
+    assert run.result("list_videos") == [run.result("video", index)["url"] for index in (0, 1, 3, 4)]
+    assert run.result("video", 2) is None
+    assert "MediaModerationError" in run.log("video", 2)
+    assert paid(simulator, "no moderation")["operation"] == "veo/text_to_video"
+
+
+def test_wait_for_task(airflow: Deployment, runs: dict[str, Run], simulator: Simulator, output: Path) -> None:
+    """The sensor waits for a task that no operator submitted, made by a hook or given by its id."""
+    run = runs["wait"]
+    assert run.end() == "success"
+    waited = run.result("wait")
+    assert waited["id"] == f"luma/{paid(simulator, 'A kite above')['id']}"
+    assert waited["status"] == "succeeded"
+    assert is_sound(run.result("download")["files"][0], output / "waited" / "video.mp4")
+
+    again = Run(airflow, "example_wait_for_task", media_task_id=waited["id"])
+    assert again.end() == "success"
+    assert again.result("wait")["url"] == waited["url"]
+    # It is finished already: that is seen on the worker, and nothing is deferred or submitted.
+    assert "DEFERRED" not in again.log("wait")
+    assert paid(simulator, "A kite above")
+
+
+@pytest.mark.parametrize("conn_id", list(OPERATIONS))
+def test_same_dag_any_provider(
+    runs: dict[str, Run], simulator: Simulator, output: Path, conn_id: str
+) -> None:
+    """One DAG makes a video with each provider: only the connection is another."""
+    run = runs[conn_id]
+    assert run.end() == "success"
+    entry = paid(simulator, f"A fox by {conn_id}")
+    assert (f"{entry['provider']}_default", entry["operation"]) == (conn_id, OPERATIONS[conn_id])
+    assert run.result("video")["media_conn_id"] == conn_id
+    assert is_sound(run.result("download")["files"][0], output / "any" / f"{conn_id}.mp4")

@@ -1,0 +1,431 @@
+"""Operators: what they refuse, what they submit, what they return."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import structlog
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.execution_time.xcom import XCom
+
+from airflow_media_tasks.operators import (
+    DownloadMediaOperator,
+    GenerateAudioOperator,
+    GenerateImageOperator,
+    GenerateVideoOperator,
+    MediaResultLink,
+    MediaTaskOperator,
+)
+from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.task import (
+    MediaAuthError,
+    MediaFundsError,
+    MediaModerationError,
+    MediaRequestError,
+    MediaTaskError,
+    MediaTaskFailed,
+    MediaTaskTimeout,
+)
+
+
+Connect = Callable[..., str]
+Complete = Callable[[Any], Any]
+
+QUICK = "[sim:queued=0] [sim:seconds=0.1]"
+"""A task that is done at the second look."""
+
+
+def video(**arguments: Any) -> MediaTaskOperator:
+    """An operator of Kling's `text_to_video`, quick to look."""
+    usual: dict[str, Any] = {"operation": "text_to_video", "arguments": {"prompt": f"a fox {QUICK}"}}
+    return MediaTaskOperator(
+        **{"task_id": "t", "media_conn_id": "kling_default", "poll_interval": 0.1, **usual, **arguments}
+    )
+
+
+# What comes out.
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_result_is_the_task_as_a_dict(
+    sim: Simulator, connect: Connect, context: dict[str, Any], complete: Complete, deferrable: bool
+) -> None:
+    """Deferred or not, the same JSON dict comes back, of one submission, whose id is in XCom at once."""
+    connect("kling")
+    result = complete(video(deferrable=deferrable))
+    (paid,) = sim.ledger()
+    assert result["id"] == f"videos/text2video/{paid['id']}" == context["pushed"]["media_task_id"]
+    assert (result["operation"], result["status"]) == ("text_to_video", "succeeded")
+    assert result["media_conn_id"] == "kling_default"
+    assert result["url"] == result["urls"][0] == result["files"][0]["url"]
+    assert result["files"][0]["kind"] == "video"
+    assert result["cost"]["amount"]
+    assert result["error"] is None
+    assert "raw" not in result
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_it_waits_without_a_worker_and_stores_no_secret(
+    sim: Simulator, connect: Connect, context: dict[str, Any]
+) -> None:
+    """What goes to the metadata database is the id, the connection's name and numbers."""
+    connect("kling", password="very-secret-key")
+    with pytest.raises(TaskDeferred) as deferred:
+        video(timeout=600, queue_timeout=60).execute(context)
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "airflow_media_tasks.triggers.MediaTaskTrigger"
+    assert "very-secret" not in json.dumps([arguments, deferred.value.kwargs, context["pushed"]])
+    assert "very-secret" not in json.dumps(context["task_state_store"])
+    assert deferred.value.method_name == "execute_complete"
+    now = time.time()
+    assert abs(arguments["deadline"] - now - 600) < 5
+    assert abs(arguments["queue_deadline"] - now - 60) < 5
+    assert timedelta(seconds=600) < deferred.value.timeout < timedelta(seconds=900)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(timedelta(seconds=90), 90), (timedelta(hours=5), 3600), (None, 3600)]
+)
+def test_execution_timeout_shortens_the_wait(
+    sim: Simulator, connect: Connect, context: dict[str, Any], limit: timedelta | None, expected: float
+) -> None:
+    """Airflow does not apply it while a task is deferred, so the deadline does."""
+    connect("kling")
+    with pytest.raises(TaskDeferred) as deferred:
+        video(execution_timeout=limit).execute(context)
+    assert abs(deferred.value.trigger.deadline - time.time() - expected) < 5
+
+
+def test_a_timeout_neither_cancels_nor_submits_again(
+    sim: Simulator, connect: Connect, complete: Complete
+) -> None:
+    """The error names the task, which goes on; the next try finds it and pays nothing."""
+    connect("kling")
+    operator = video(arguments={"prompt": "slow [sim:queued=0] [sim:seconds=60]"}, timeout=0.3)
+    with pytest.raises(MediaTaskTimeout, match="may still finish and be billed") as timeout:
+        complete(operator)
+    (paid,) = sim.ledger()
+    assert paid["id"] in str(timeout.value)
+    sim.advance(61)
+    assert paid["id"] in complete(operator)["id"]
+    assert len(sim.ledger()) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("fail=moderation", MediaModerationError),
+        ("fail=provider", MediaTaskFailed),
+        ("no-output", MediaTaskFailed),
+        ("reject=moderation", MediaModerationError),
+        ("reject=funds", MediaFundsError),
+        ("reject=auth", MediaAuthError),
+        ("reject=bad_request", MediaRequestError),
+    ],
+)
+@pytest.mark.parametrize("conn_type", ["vap", "acedata", "kling"])
+def test_a_failure_has_the_right_class(
+    sim: Simulator, connect: Connect, complete: Complete, conn_type: str, word: str, error: type[Exception]
+) -> None:
+    """Whichever provider says it, and whether at submission or later, a failure is what it is called."""
+    operator = video(
+        media_conn_id=connect(conn_type), arguments={"prompt": f"x {QUICK} [sim:{word}]"}, timeout=10
+    )
+    with pytest.raises(error) as failure:
+        complete(operator)
+    assert type(failure.value) is error
+    assert failure.value.provider == conn_type
+    assert len(sim.ledger()) == (0 if word.startswith("reject") else 1)
+
+
+def test_a_key_without_money_pays_nothing(sim: Simulator, connect: Connect, complete: Complete) -> None:
+    """The provider's refusal comes back as MediaFundsError, and no second attempt is made."""
+    for conn_type in ("vap", "acedata", "kling"):
+        with pytest.raises(MediaFundsError):
+            complete(video(media_conn_id=connect(conn_type, password="sim-no-funds")))
+    assert sim.ledger() == []
+
+
+# What is refused before any money is spent.
+
+
+class Unjson:
+    """Nothing that JSON knows."""
+
+    def __repr__(self) -> str:
+        """A text that does not change."""
+        return "<Unjson>"
+
+
+P = {"prompt": "a fox"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"media_conn_id": "no_such"}, ["media_conn_id 'no_such'", "AIRFLOW_CONN_NO_SUCH"]),
+        ({"media_conn_id": ""}, ["media_conn_id", "''"]),
+        ({"media_conn_id": None}, ["media_conn_id", "None"]),
+        ({"media_conn_id": "files"}, ["media_conn_id 'files'", "FSHook", "airflow providers hooks"]),
+        ({"media_conn_id": "strange"}, ["media_conn_id 'strange'", "airflow providers hooks"]),
+        ({"media_conn_id": "keyless"}, ["'keyless'", "no password", "API key"]),
+        ({"media_conn_id": "hostless"}, ["'hostless'", "host must be a URL", "not a url"]),
+        ({"operation": "text_to_smell"}, ["operation 'text_to_smell'", "there are:", "text_to_video"]),
+        ({"operation": ""}, ["operation", "''"]),
+        ({"operation": None}, ["operation", "None"]),
+        ({"operation": ["text_to_video"]}, ["operation", "['text_to_video']"]),
+        ({"arguments": None}, ["needs 'prompt'", "got nothing"]),
+        ({"arguments": {}}, ["needs 'prompt'", "got nothing"]),
+        ({"arguments": {"prompt": None}}, ["needs 'prompt'"]),
+        ({"arguments": {"prompt": "  "}}, ["'prompt'", "not empty", "'  '"]),
+        ({"arguments": {"prompt": 5}}, ["'prompt'", "a text", "got 5"]),
+        ({"arguments": "a fox"}, ["arguments", "dict", "str", "'a fox'"]),
+        ({"arguments": ["a fox"]}, ["arguments", "dict", "list"]),
+        ({"arguments": {1: "a fox"}}, ["argument names are texts", "1"]),
+        ({"arguments": {**P, "thing": Unjson()}}, ["arguments", "JSON", "Unjson"]),
+        ({"arguments": {**P, "thing": float("nan")}}, ["arguments", "JSON"]),
+        ({"arguments": {**P, "duration": "soon"}}, ["'duration'", "number of seconds", "'soon'"]),
+        ({"arguments": {**P, "duration": -5}}, ["'duration'", "above 0", "-5"]),
+        ({"arguments": {**P, "duration": True}}, ["'duration'", "True"]),
+        ({"arguments": {**P, "seed": 1.5}}, ["'seed'", "whole number", "1.5"]),
+        ({"arguments": {**P, "aspect_ratio": 1.78}}, ["'aspect_ratio'", "a text", "1.78"]),
+        (
+            {"operation": "image_to_video", "arguments": P},
+            ["'image_to_video'", "'image_url'"],
+        ),
+        ({"operation": "image_to_video", "arguments": {**P, "image_url": 7}}, ["'image_url'", "a text", "7"]),
+        (
+            {
+                "operation": "veo/image_to_video",
+                "media_conn_id": "acedata_default",
+                "arguments": {**P, "image_url": "https://a/b.png", "image_urls": ["https://a/c.png"]},
+            },
+            ["exactly one of 'image_url', 'image_urls'"],
+        ),
+        (
+            {
+                "operation": "veo/text_to_video",
+                "media_conn_id": "acedata_default",
+                "arguments": {**P, "image_url": "https://a/b.png"},
+            },
+            ["'image_url'", "'veo/image_to_video'"],
+        ),
+    ],
+    ids=lambda value: json.dumps(value, default=repr)[:50] if isinstance(value, dict) else "",
+)
+def test_bad_input_is_one_clear_error_and_costs_nothing(
+    sim: Simulator, connect: Connect, context: dict[str, Any], changes: dict[str, Any], says: list[str]
+) -> None:
+    """The error names the argument, its value and what is allowed; no submission was tried."""
+    connect("kling")
+    connect("acedata")
+    connect("fs", "files")
+    connect("no-such-type", "strange")
+    connect("kling", "keyless", password="")
+    connect("kling", "hostless", host="not a url")
+    with pytest.raises(MediaTaskError) as refused:
+        video(**changes).execute(context)
+    assert isinstance(refused.value, (MediaRequestError, MediaAuthError))
+    text = str(refused.value)
+    assert [part for part in says if part not in text] == [], text
+    assert "\n" not in text
+    assert len(text) < 1500
+    assert sim.ledger() == []
+    assert not any(route.startswith("POST") for route in sim.requests())
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "timeout", "queue_timeout"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "soon", True, timedelta(0), "{{ 5 }}"])
+def test_times_must_be_positive(name: str, value: Any) -> None:
+    """A wrong one is said where the DAG is written, with its name and value."""
+    with pytest.raises(MediaRequestError, match=f"{name} must be a number of seconds above 0") as refused:
+        video(**{name: value})
+    assert repr(value) in str(refused.value)
+
+
+def test_an_argument_given_twice_is_refused(sim: Simulator, connect: Connect, context: dict[str, Any]) -> None:
+    """By name and in `arguments`: nobody can know which one was meant."""
+    operator = GenerateVideoOperator(
+        task_id="t", media_conn_id=connect("kling"), prompt="one", arguments={"prompt": "two"}
+    )
+    with pytest.raises(MediaRequestError, match="'prompt' is given by name") as refused:
+        operator.execute(context)
+    assert "'one'" in str(refused.value)
+    assert "'two'" in str(refused.value)
+    assert sim.ledger() == []
+
+
+@pytest.mark.parametrize(
+    ("operator", "named", "expected"),
+    [
+        (GenerateImageOperator, {}, "text_to_image"),
+        (GenerateImageOperator, {"image_url": "https://a/b.png"}, "image_to_image"),
+        (GenerateImageOperator, {"operation": "virtual_try_on"}, "virtual_try_on"),
+        (GenerateVideoOperator, {}, "text_to_video"),
+        (GenerateVideoOperator, {"image_url": "https://a/b.png"}, "image_to_video"),
+        (GenerateVideoOperator, {"arguments": {"image_url": "https://a/b.png"}}, "image_to_video"),
+        (GenerateAudioOperator, {}, "text_to_music"),
+        (GenerateAudioOperator, {"operation": "text_to_audio"}, "text_to_audio"),
+    ],
+)
+def test_the_operation_follows_from_the_arguments(
+    operator: type[MediaTaskOperator], named: dict[str, Any], expected: str
+) -> None:
+    """Unless one is named, a picture to begin with makes the difference."""
+    request = operator(task_id="t", media_conn_id="c", prompt="x", **named).request()
+    assert request[0] == expected
+    assert request[1]["prompt"] == "x"
+    assert all(value is not None for value in request[1].values())
+
+
+def test_text_of_a_provider_is_bounded_and_harmless(
+    connect: Connect, serve: Callable[..., str], complete: Complete
+) -> None:
+    """Control characters and 100 kB of text end up escaped and short in the error and in the log."""
+    evil = "\x1b[31mred\x1b[0m\r\nERROR forged line\x00" + "x" * 100_000
+    document = {"task_id": "abc", "status": "failed", "error": {"code": evil, "message": evil}}
+    answers = [
+        (400, {"error": {"code": "bad_request", "message": evil}}),
+        (200, {"task_id": "abc", "status": "pending", "type": "video"}),
+    ]
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        status, reply = answers[0] if method == "POST" else (200, document)
+        return status, {"Content-Type": "application/json"}, json.dumps(reply).encode()
+
+    connect("vap", host=serve(answer))
+    for _ in range(2):
+        with structlog.testing.capture_logs() as lines, pytest.raises(MediaTaskError) as failure:
+            complete(video(media_conn_id="vap_default"))
+        for text in (str(failure.value), failure.value.code or "", *(line["event"] for line in lines)):
+            assert len(text) < 2000
+            assert not any(character in text for character in "\x1b\x00\r\n")
+        assert "forged" in str(failure.value)
+        answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (None, ""),
+        ("https://a/b", ""),
+        ([{"url": "https://a/b"}], ""),
+        ({}, ""),
+        ({"url": None}, ""),
+        ({"url": "javascript:alert(1)"}, ""),
+        ({"url": "data:text/html,x"}, ""),
+        ({"url": " javascript:alert(1)//https://"}, ""),
+        ({"url": ["https://a/b"]}, ""),
+        ({"url": "https://a/b.png"}, "https://a/b.png"),
+    ],
+)
+def test_the_link_opens_a_result_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, result: Any, expected: str
+) -> None:
+    """What is in XCom was written by somebody: only a web address becomes a link."""
+    monkeypatch.setattr(XCom, "get_value", lambda **_: result)
+    ti_key: Any = None
+    assert MediaResultLink().get_link(video(), ti_key=ti_key) == expected
+
+
+# In Airflow itself.
+
+
+def test_a_chain_of_providers(
+    sim: Simulator, connect: Connect, run_dag: Callable[[DAG], Any], tmp_path_factory: Any
+) -> None:
+    """`output["url"]` of one feeds the next, templates are rendered, the file lands, the link is there."""
+    folder = tmp_path_factory.mktemp("wt-landed")
+    quick = {"poll_interval": 0.1}
+    with DAG("chain", schedule=None, params={"animal": "fox"}) as dag:
+        image = GenerateImageOperator(
+            task_id="image",
+            media_conn_id="{{ 'vap' }}_default",
+            prompt="a {{ params.animal }} " + QUICK,
+            arguments={"user_note": "{{ dag.dag_id }}"},
+            **quick,
+        )
+        clip = GenerateVideoOperator(
+            task_id="clip",
+            media_conn_id="acedata_default",
+            operation="{{ 'luma' }}/image_to_video",
+            prompt=QUICK,
+            image_url=image.output["url"],
+            **quick,
+        )
+        longer = MediaTaskOperator(
+            task_id="longer",
+            media_conn_id="kling_default",
+            operation="image_to_video",
+            arguments={"prompt": QUICK, "image_url": "{{ ti.xcom_pull('image')['url'] }}"},
+            deferrable=False,
+            **quick,
+        )
+        landed = DownloadMediaOperator(
+            task_id="landed", media=[clip.output, longer.output], destination=f"file://{folder}/"
+        )
+        failing = GenerateVideoOperator(
+            task_id="failing", media_conn_id="kling_default", prompt=f"{QUICK} [sim:fail=moderation]", **quick
+        )
+        image >> longer
+        failing >> landed
+        landed.trigger_rule = "all_done"
+    for conn_type in ("vap", "acedata", "kling"):
+        connect(conn_type)
+    run = run_dag(dag)
+    assert {task: state for (task, _), state in run.tasks.items()} == {
+        "image": "success",
+        "clip": "success",
+        "longer": "success",
+        "failing": "failed",
+        "landed": "success",
+    }
+    paid = {entry["operation"]: entry["request"] for entry in sim.ledger()}
+    assert len(sim.ledger()) == 4
+    made = run.xcom("image")
+    assert "a fox" in json.dumps(paid["text_to_image"])
+    assert '"user_note": "chain"' in json.dumps(paid["text_to_image"])
+    assert paid["luma/image_to_video"]["start_image_url"] == made["url"]
+    assert paid["image_to_video"]["image"] == made["url"]
+    assert run.xcom("image", key="url") == made["url"]
+    assert run.xcom("image", key="media_task_id") == made["id"]
+    assert run.xcom("image", key="_link_MediaResultLink") == made["url"]
+    assert not run.xcom("failing", key="_link_MediaResultLink")
+    result = run.xcom("landed")
+    assert len(result["paths"]) == 2
+    assert all(file["size"] > 1000 and len(file["sha256"]) == 64 for file in result["files"])
+    assert {path.rsplit("/", 1)[1] for path in result["paths"]} == {"0-0.mp4", "0-1.mp4"}
+    assert all("/chain/" in path and "/landed/" in path for path in result["paths"])
+
+
+def test_operators_expand_over_a_table(
+    sim: Simulator, connect: Connect, run_dag: Callable[[DAG], Any]
+) -> None:
+    """`.partial().expand()` works for the plain operator and the named ones, one submission a row."""
+    quick = {"poll_interval": 0.1, "media_conn_id": "kling_default"}
+    with DAG("table", schedule=None) as dag:
+        plain = MediaTaskOperator.partial(task_id="plain", operation="text_to_image", **quick).expand(
+            arguments=[{"prompt": f"one {QUICK}"}, {"prompt": f"two {QUICK}", "aspect_ratio": "1:1"}]
+        )
+        GenerateImageOperator.partial(task_id="named", **quick).expand(
+            prompt=[f"three {QUICK}", f"four {QUICK} [sim:fail=provider]"]
+        )
+        GenerateVideoOperator.partial(task_id="next", prompt=QUICK, **quick).expand(
+            image_url=plain.output.map(lambda made: made["url"])
+        )
+    connect("kling")
+    run = run_dag(dag)
+    assert run.tasks[("plain", 0)] == run.tasks[("plain", 1)] == run.tasks[("named", 0)] == "success"
+    assert run.tasks[("named", 1)] == "failed"
+    assert len(sim.ledger()) == 6
+    assert len({entry["client_ref"] for entry in sim.ledger()}) == 6
+    assert [run.tasks[("next", index)] for index in (0, 1)] == ["success", "success"]
+    pictures = [run.xcom("plain", index)["url"] for index in (0, 1)]
+    asked = [entry["request"]["image"] for entry in sim.ledger() if entry["operation"] == "image_to_video"]
+    assert sorted(asked) == sorted(pictures)
