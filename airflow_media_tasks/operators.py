@@ -145,7 +145,12 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         ]
         queue_deadline = None if self.queue_timeout is None else now + self.queue_timeout
         return self.wait(
-            context, task.id, deadline=now + min(limits), queue_deadline=queue_deadline, operation=name
+            context,
+            task.id,
+            deadline=now + min(limits),
+            queue_deadline=queue_deadline,
+            operation=name,
+            submitted_at=submission.submitted_at,
         )
 
     def _next_turn(self, turn: Turn, error: MediaTaskError) -> Turn:

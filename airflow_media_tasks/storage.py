@@ -96,7 +96,8 @@ class _Target:
                 self.path = path if index == 0 else path.parent / f"{pure.stem}-{index}{pure.suffix}"
             self.part = self.path.parent / f".{self.path.name}.{uuid.uuid4().hex}.part"
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.part.write_bytes(b"")
+            # As it is written later: `write_bytes` would not ask Airflow for the file system.
+            self.writer().close()
         except Exception as error:
             # fsspec lets each store raise errors of its own.
             raise MediaRequestError(

@@ -166,6 +166,12 @@ class Submission:
             raise self._question(error) from error
 
     @property
+    def submitted_at(self) -> float | None:
+        """When the task that `once` returned was submitted, in unix seconds by our clock."""
+        record = Record.load(self.context)
+        return None if record is None else datetime.fromisoformat(record.submitted_after).timestamp()
+
+    @property
     def _generation(self) -> int:
         return int(self.context["ti"].max_tries)
 

@@ -1,34 +1,22 @@
-"""`MediaTaskTrigger`, and the `Poller` that all triggers of one connection share.
-
-Ten thousand triggers of one account wait on one poller: it asks for as many tasks at a time as the
-provider allows, through one client, and tells each trigger about its own task alone.
-"""
+"""`MediaTaskTrigger` waits for a provider's task, `TurnTrigger` for a submission's next chance."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import dataclasses
-import heapq
-import itertools
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.task import (
-    MediaAuthError,
-    MediaNotFoundError,
-    MediaProviderError,
-    MediaRateLimitError,
     MediaTask,
     MediaTaskError,
     MediaTaskTimeout,
@@ -37,268 +25,8 @@ from airflow_media_tasks.task import (
 )
 
 
-log = logging.getLogger(__name__)
-
 REPORT_INTERVAL = 60.0
 """Seconds between two lines in a waiting task's log."""
-NOT_FOUND_GRACE = 120.0
-"""Seconds for which a task that the provider does not show may still appear ([3] vap.md 4)."""
-UNREADABLE_GRACE = 600.0
-"""Seconds for which a task may be refused or unreadable before its trigger gives up."""
-LONGEST_PAUSE = 120.0
-"""Seconds between two questions to an account that does not answer, at most."""
-OUTAGE_AFTER = 3
-"""Failed requests in a row after which the account, not a task, is taken to be the trouble."""
-
-
-class Watch:
-    """One waiter's interest in one task: what is known of it, and a way to sleep until that changes."""
-
-    __slots__ = (
-        "asked",
-        "company",
-        "due",
-        "error",
-        "failing_since",
-        "interval",
-        "media_task_id",
-        "task",
-        "wake",
-    )
-
-    def __init__(self, media_task_id: str, interval: float, due: float) -> None:
-        self.media_task_id = media_task_id
-        self.interval = interval
-        self.due = due
-        self.task: MediaTask | None = None
-        self.error: BaseException | None = None
-        self.asked = 0
-        self.company: int | None = None
-        self.failing_since: float | None = None
-        self.wake: asyncio.Future[None] | None = None
-
-    async def changed(self, timeout: float) -> None:
-        """Returns when the status has changed or cannot be read any more, or after *timeout* seconds."""
-        self.wake = asyncio.get_running_loop().create_future()
-        await asyncio.wait({self.wake}, timeout=max(timeout, 0.0))
-        self.wake = None
-
-    def tell(self) -> None:
-        """Wakes the waiter."""
-        if self.wake is not None and not self.wake.done():
-            self.wake.set_result(None)
-
-
-class Poller:
-    """Asks for every waiting task of one connection, in one event loop.
-
-    It starts with its first watch and ends with its last. Requests are spread over the poll interval and
-    batched where the provider can; a batch that is not full takes in the tasks that are due next, so that
-    n tasks cost at most ceil(n / batch_size) requests an interval. A failed request delays its own tasks
-    only; when several fail in a row, or the provider says 429, the whole account pauses, longer each time,
-    and the outage and its end are logged once.
-    """
-
-    _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
-
-    def __init__(self, media_conn_id: str) -> None:
-        self.media_conn_id = media_conn_id
-        self.trouble: str | None = None
-        self._watches: set[Watch] = set()
-        self._queues: dict[str, list[tuple[float, int, Watch]]] = {}
-        self._order = itertools.count()
-        self._news = asyncio.Event()
-        self._requests: set[asyncio.Task[None]] = set()
-        self._next_request = 0.0
-        self._paused_until = 0.0
-        self._failures = 0
-        self._failed_at = 0.0
-        # The poller's own lines must not land in the log file of the trigger that happened to start it.
-        self._loop_task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
-
-    @classmethod
-    def watch(cls, media_conn_id: str, media_task_id: str, interval: float) -> tuple[Poller, Watch]:
-        """Begins to ask about a task; call `forget` when done."""
-        loop = asyncio.get_running_loop()
-        pollers = cls._of_loop.setdefault(loop, {})
-        poller = pollers.get(media_conn_id)
-        if poller is None:
-            poller = pollers[media_conn_id] = cls(media_conn_id)
-        watch = Watch(media_task_id, interval, loop.time())
-        poller._watches.add(watch)
-        poller._schedule(watch)
-        poller._news.set()
-        return poller, watch
-
-    def forget(self, watch: Watch) -> None:
-        """Ends the interest; the poller ends with its last watch."""
-        self._watches.discard(watch)
-        self._news.set()
-
-    def _schedule(self, watch: Watch) -> None:
-        queue = self._queues.setdefault(MediaHook.group_of(watch.media_task_id), [])
-        heapq.heappush(queue, (watch.due, next(self._order), watch))
-
-    async def _run(self) -> None:
-        pollers = self._of_loop[asyncio.get_running_loop()]
-        try:
-            hook = await asyncio.to_thread(get_media_hook, self.media_conn_id)
-            hook.read_attempts = 1
-            async with hook:
-                await self._ask_until_nobody_waits(hook)
-        except BaseException as error:
-            # Without this a failure here would leave every trigger waiting until its deadline.
-            for watch in self._watches:
-                watch.error = error
-                watch.tell()
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            if pollers.get(self.media_conn_id) is self:
-                del pollers[self.media_conn_id]
-
-    async def _ask_until_nobody_waits(self, hook: MediaHook) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._watches:
-                self._news.clear()
-                now = loop.time()
-                start = max(self._earliest(), self._next_request, self._paused_until)
-                if start > now:
-                    await self._sleep(start - now)
-                    continue
-                if len(self._requests) >= (1 if self.trouble else hook.max_connections):
-                    await asyncio.wait(self._requests, return_when=asyncio.FIRST_COMPLETED)
-                    continue
-                batch = self._take(hook.batch_size)
-                if not batch:
-                    continue
-                # As many requests as one round needs, evenly over the shortest interval of the round.
-                rounds = max(len(self._watches) / hook.batch_size, 1.0)
-                gap = min(watch.interval for watch in batch) / rounds
-                self._next_request = max(self._next_request, now - gap) + gap
-                request = loop.create_task(self._ask(hook, batch))
-                self._requests.add(request)
-                request.add_done_callback(self._requests.discard)
-            # Whoever comes from here on starts a poller of its own.
-            self._of_loop[loop].pop(self.media_conn_id, None)
-        finally:
-            for request in self._requests:
-                request.cancel()
-            await asyncio.gather(*self._requests, return_exceptions=True)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Until something may have become due; at once when a watch comes or goes."""
-        waiter = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait({waiter}, timeout=seconds)
-        finally:
-            waiter.cancel()
-
-    def _earliest(self) -> float:
-        for group, queue in list(self._queues.items()):
-            while queue and queue[0][2] not in self._watches:
-                heapq.heappop(queue)
-            if not queue:
-                del self._queues[group]
-        # Everybody's question is under way: their answers, or a new watch, set the news.
-        return min((queue[0][0] for queue in self._queues.values()), default=float("inf"))
-
-    def _take(self, batch_size: int) -> list[Watch]:
-        """The next batch: the group whose first task is due longest, filled up with what is due next."""
-        queue = min(self._queues.values(), key=lambda queue: queue[0][0], default=None)
-        batch: list[Watch] = []
-        limit = batch_size
-        while queue and len({watch.media_task_id for watch in batch}) < limit:
-            watch = heapq.heappop(queue)[2]
-            if watch not in self._watches:
-                continue
-            limit = min(limit, watch.company or batch_size)
-            batch.append(watch)
-        return batch
-
-    async def _ask(self, hook: MediaHook, batch: list[Watch]) -> None:
-        answers: dict[str, MediaTask | MediaTaskError]
-        sent = asyncio.get_running_loop().time()
-        try:
-            answers = await hook.aread_tasks(dict.fromkeys(watch.media_task_id for watch in batch))
-        except Exception as raised:  # noqa: BLE001  # see below
-            # Whatever it is, also a document that our own code stumbles over, it must not strand a batch.
-            error = raised if isinstance(raised, MediaTaskError) else MediaProviderError(f"{raised!r:.300}")
-            self._failed(hook, error, sent)
-            answers = dict.fromkeys((watch.media_task_id for watch in batch), error)
-            if len(batch) > 1 and not self.trouble:
-                # One task may be what spoils the answer: ask for it in ever smaller company.
-                for watch in batch:
-                    watch.company = max(len(batch) // 2, 1)
-        else:
-            self._answered(sent)
-        now = asyncio.get_running_loop().time()
-        # One jitter for the batch keeps its tasks together.
-        jitter = _jitter(1.0, 1.1)
-        for watch in batch:
-            watch.asked += 1
-            watch.due = now + watch.interval * jitter
-            self._tell(watch, answers[watch.media_task_id], now)
-            if watch in self._watches and watch.error is None:
-                self._schedule(watch)
-        self._news.set()
-
-    def _tell(self, watch: Watch, answer: MediaTask | MediaTaskError, now: float) -> None:
-        if isinstance(answer, MediaTask):
-            watch.company = watch.failing_since = None
-            before, watch.task = watch.task, answer
-            if before is None or before.status != answer.status:
-                watch.tell()
-            return
-        if self.trouble and not isinstance(answer, MediaAuthError):
-            # The account is the trouble, not the task. A refused key, though, does not mend by waiting.
-            watch.failing_since = None
-            return
-        if watch.failing_since is None:
-            watch.failing_since = now
-        grace = NOT_FOUND_GRACE if isinstance(answer, MediaNotFoundError) else UNREADABLE_GRACE
-        if now - watch.failing_since >= grace:
-            watch.error = answer
-            watch.tell()
-
-    def _failed(self, hook: MediaHook, error: MediaTaskError, sent: float) -> None:
-        now = asyncio.get_running_loop().time()
-        # Requests that were under way together fail together: that is one failure, not several in a row.
-        if sent >= self._failed_at:
-            self._failures += 1
-            self._failed_at = now
-        if self._failures < OUTAGE_AFTER and not isinstance(error, MediaRateLimitError):
-            return
-        if self.trouble is None:
-            log.warning(
-                "%s (%s): status requests fail, %d tasks keep waiting and nothing is lost: %s",
-                self.media_conn_id,
-                hook.conn_type,
-                len(self._watches),
-                error,
-            )
-        self.trouble = error.message
-        pause = max(error.retry_after or 0.0, min(2.0 ** min(self._failures, 10), LONGEST_PAUSE))
-        self._paused_until = max(self._paused_until, now + pause * _jitter(1.0, 1.2))
-
-    def _answered(self, sent: float) -> None:
-        # What was under way when the trouble began says nothing of its end.
-        if sent < self._failed_at:
-            return
-        self._failures = 0
-        if self.trouble is not None:
-            log.info("%s: status requests are answered again", self.media_conn_id)
-            self.trouble = None
-            self._paused_until = 0.0
-            for watch in self._watches:
-                watch.company = watch.failing_since = None
-
-
-def _jitter(least: float, most: float) -> float:
-    return random.uniform(least, most)  # noqa: S311  # spreads requests, guards nothing
-
-
 _KILLS: set[asyncio.Future[None]] = set()
 """Cancellations under way, which nothing else refers to."""
 
@@ -324,7 +52,8 @@ class Turn:
     def next_try(self, retry_after: float | None) -> float:
         """Unix seconds: when the provider said, else later each time, up to a minute, with jitter."""
         pause = min(5.0 * 2.0 ** min(self.refusals, 10), 60.0)
-        return time.time() + max(retry_after or 0.0, 1.0 if retry_after else pause) * _jitter(1.0, 1.2)
+        told = pause if retry_after is None else max(retry_after, 1.0)
+        return time.time() + told * random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
 
 
 class TurnTrigger(BaseTrigger):
@@ -364,7 +93,8 @@ class MediaTaskTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks.
     :param deadline: unix seconds after which nobody waits any longer; absolute, so it survives restarts.
     :param queue_deadline: the same for a task that the provider has not begun yet, or None.
-    :param operation: what was submitted, for the result; a provider does not always say it.
+    :param operation: what was submitted; a provider does not always say it.
+    :param submitted_at: unix seconds, if known: the first look comes when the operation can be done.
     """
 
     def __init__(
@@ -375,6 +105,7 @@ class MediaTaskTrigger(BaseTrigger):
         deadline: float,
         queue_deadline: float | None = None,
         operation: str = "",
+        submitted_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
         self.media_task_id = media_task_id
@@ -383,6 +114,7 @@ class MediaTaskTrigger(BaseTrigger):
         self.deadline = deadline
         self.queue_deadline = queue_deadline
         self.operation = operation
+        self.submitted_at = submitted_at
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class's path and its arguments, as Airflow stores them."""
@@ -395,6 +127,7 @@ class MediaTaskTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "queue_deadline": self.queue_deadline,
                 "operation": self.operation,
+                "submitted_at": self.submitted_at,
             },
         )
 
@@ -446,7 +179,9 @@ class MediaTaskTrigger(BaseTrigger):
     async def wait(self) -> MediaTask:
         """The task once it is terminal, or as it last was, with the error that ended the wait."""
         began = time.time()
-        poller, watch = Poller.watch(self.media_conn_id, self.media_task_id, self.poll_interval)
+        poller, watch = Poller.watch(
+            self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, self.submitted_at
+        )
         try:
             next_report = began + REPORT_INTERVAL
             reported: TaskStatus | None = None

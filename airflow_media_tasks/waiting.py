@@ -49,15 +49,23 @@ class WaitsForMediaTask(_Base):
         deadline: float,
         queue_deadline: float | None = None,
         operation: str = "",
+        submitted_at: float | None = None,
     ) -> dict[str, Any]:
         """Waits in the triggerer, or here if not `deferrable`; both end in `execute_complete`.
 
         :param deadline: unix seconds.
         :param queue_deadline: unix seconds, or None.
         :param operation: what was submitted, if we know it.
+        :param submitted_at: unix seconds, if we know it.
         """
         trigger = MediaTaskTrigger(
-            media_task_id, self.media_conn_id, self.poll_interval, deadline, queue_deadline, operation
+            media_task_id,
+            self.media_conn_id,
+            self.poll_interval,
+            deadline,
+            queue_deadline,
+            operation,
+            submitted_at,
         )
         if self.deferrable:
             # The trigger keeps the deadline itself; this is only for a triggerer that is gone.
@@ -82,7 +90,9 @@ class WaitsForMediaTask(_Base):
         if task.error is not None:
             raise task.error
         if task.status is not TaskStatus.SUCCEEDED:
-            raise MediaProviderError(f"{task.id} is {task.status}, and nothing says why", media_task_id=task.id)
+            raise MediaProviderError(
+                f"{task.id} is {task.status}, and nothing says why", media_task_id=task.id
+            )
         more = len(task.urls) - _URLS_IN_LOG
         self.log.info(
             "%s finished with %d files%s: %s%s",

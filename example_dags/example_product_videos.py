@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import os
+from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import dag, task, task_group
@@ -19,22 +20,23 @@ from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOp
 
 
 PRODUCTS = Path(__file__).with_name("products.csv")
+# A retry costs nothing: it goes on with the task that the try before has submitted.
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
 SKU = "{{ ti.xcom_pull(task_ids='products')[ti.map_index]['sku'] }}"
 
 
 # [START howto_product_videos]
-@dag(schedule=None, tags=["media"], doc_md=__doc__)
+@dag(schedule=None, tags=["media"], default_args=RETRIES, doc_md=__doc__)
 def example_product_videos() -> None:
     @task
     def products() -> list[dict[str, str]]:
         """Read the table: what each product looks like, how it moves, and what its files are called."""
         with PRODUCTS.open(newline="") as table:
             rows = list(csv.DictReader(table))
-        files = f"{OUTPUT}/products"
-        return [
-            {**row, "png": f"{files}/{row['sku']}.png", "mp4": f"{files}/{row['sku']}.mp4"} for row in rows
-        ]
+        for row in rows:
+            row.update(png=f"{OUTPUT}/products/{row['sku']}.png", mp4=f"{OUTPUT}/products/{row['sku']}.mp4")
+        return rows
 
     # Airflow's UI then lists the copies by product instead of by number.
     @task_group(default_args={"map_index_template": SKU})

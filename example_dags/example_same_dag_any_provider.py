@@ -10,12 +10,15 @@ Connection: the one that the param names. File: `<MEDIA_OUTPUT>/any/<connection>
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateVideoOperator
 
 
+# A retry costs nothing: it goes on with the task that the try before has submitted.
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
 
 
@@ -23,6 +26,7 @@ OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
 @dag(
     schedule=None,
     tags=["media"],
+    default_args=RETRIES,
     doc_md=__doc__,
     params={
         "media_conn_id": Param(

@@ -10,6 +10,7 @@ Connection: `acedata_default`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
@@ -17,6 +18,8 @@ from airflow.sdk import Param, dag, task
 from airflow_media_tasks.operators import GenerateVideoOperator
 
 
+# A retry costs nothing: it goes on with the task that the try before has submitted.
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 PROMPTS = [
     "A lighthouse at dusk, waves below, slow aerial shot",
     "A hummingbird drinks from a red flower, macro, slow motion",
@@ -31,6 +34,7 @@ PROMPTS = [
 @dag(
     schedule=None,
     tags=["media"],
+    default_args=RETRIES,
     doc_md=__doc__,
     params={"prompts": Param(PROMPTS, type="array", items={"type": "string"}, minItems=1)},
 )

@@ -10,6 +10,7 @@ Connection: `acedata_default`. File: `<MEDIA_OUTPUT>/waited/video.mp4`.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 from airflow.sdk import BaseHook, Param, dag, task
 
@@ -17,6 +18,8 @@ from airflow_media_tasks.operators import DownloadMediaOperator
 from airflow_media_tasks.sensors import MediaTaskSensor
 
 
+# A retry costs nothing: it goes on with the task that the try before has submitted.
+RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
 
 
@@ -24,11 +27,13 @@ OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
 @dag(
     schedule=None,
     tags=["media"],
+    default_args=RETRIES,
     doc_md=__doc__,
     params={"media_task_id": Param(None, type=["null", "string"], description="For example luma/0f3c...")},
 )
 def example_wait_for_task() -> None:
-    @task
+    # Not retried: a submission by hand, unlike that of an operator, would be paid for again.
+    @task(retries=0)
     def submitted_elsewhere(given: str) -> str:
         """Return the given id, or submit a task with the hook alone and return its id."""
         if given:

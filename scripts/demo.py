@@ -134,9 +134,10 @@ def provider_of(media: Json) -> str:
 
 
 def cost_of(media: Json) -> str:
-    """Return what a media task cost, marked with ``~`` where that is an estimate."""
-    cost = media.get("cost")
-    return f"{'~' if cost.get('estimated') else ''}{cost['amount']} {cost['unit']}" if cost else ""
+    """Return what a media task cost, marked with ``~`` where the provider has only said what it expects."""
+    cost = media.get("cost") or {}
+    amount = cost.get("amount") or (f"~{cost['estimated']}" if cost.get("estimated") else "")
+    return f"{amount} {cost['unit']}" if amount else ""
 
 
 def read_results(airflow: Deployment, dag_id: str, run_id: str) -> tuple[list[Line], list[Json]]:

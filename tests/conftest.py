@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,7 +100,7 @@ def metadata_database() -> None:
 
 @pytest.fixture
 def run_dag(metadata_database: None) -> Callable[[Any], FinishedRun]:
-    """Runs a DAG that a test has just made, by `dag.test()`: real tasks, triggers and XComs, in this process."""
+    """Runs a DAG that a test has just made by `dag.test()`: real tasks, triggers and XComs, one process."""
 
     def run(dag: Any) -> FinishedRun:
         from airflow.dag_processing.bundles.manager import DagBundlesManager  # noqa: PLC0415  # Airflow must find its home first
@@ -144,7 +145,7 @@ def context() -> dict[str, Any]:
         map_index=-1,
         max_tries=0,
         try_number=1,
-        xcom_push=lambda key, value: pushed.__setitem__(key, value),
+        xcom_push=pushed.__setitem__,
     )
     return {"ti": ti, "task_state_store": StateStore(), "pushed": pushed}
 
@@ -153,7 +154,6 @@ def context() -> dict[str, Any]:
 def complete(context: dict[str, Any]) -> Callable[[Any], Any]:
     """Runs an operator from `execute` to its result, through its triggers as they would be stored."""
     from airflow.sdk.exceptions import TaskDeferred  # noqa: PLC0415  # Airflow must find its home first
-    from airflow.sdk.module_loading import import_string  # noqa: PLC0415  # Airflow must find its home first
 
     def run(operator: Any) -> Any:
         step = partial(operator.execute, context)
@@ -162,7 +162,7 @@ def complete(context: dict[str, Any]) -> Callable[[Any], Any]:
                 return step()
             except TaskDeferred as deferred:
                 path, arguments = deferred.trigger.serialize()
-                event = asyncio.run(anext_of(import_string(path)(**json.loads(json.dumps(arguments)))))
+                event = asyncio.run(anext_of(resolve_name(path)(**json.loads(json.dumps(arguments)))))
                 step = partial(operator.resume_execution, deferred.method_name, {"event": event}, context)
 
     return run

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def video(**arguments: Any) -> MediaTaskOperator:
 
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_the_result_is_the_task_as_a_dict(
-    sim: Simulator, connect: Connect, context: dict[str, Any], complete: Complete, deferrable: bool
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, deferrable: bool
 ) -> None:
     """Deferred or not, the same JSON dict comes back, of one submission, whose id is in XCom at once."""
     connect("kling")
@@ -72,7 +73,7 @@ def test_the_result_is_the_task_as_a_dict(
 
 
 def test_it_waits_without_a_worker_and_stores_no_secret(
-    sim: Simulator, connect: Connect, context: dict[str, Any]
+    sim: Simulator, connect: Connect, context: Any
 ) -> None:
     """What goes to the metadata database is the id, the connection's name and numbers."""
     connect("kling", password="very-secret-key")
@@ -93,7 +94,7 @@ def test_it_waits_without_a_worker_and_stores_no_secret(
     ("limit", "expected"), [(timedelta(seconds=90), 90), (timedelta(hours=5), 3600), (None, 3600)]
 )
 def test_execution_timeout_shortens_the_wait(
-    sim: Simulator, connect: Connect, context: dict[str, Any], limit: timedelta | None, expected: float
+    sim: Simulator, connect: Connect, context: Any, limit: timedelta | None, expected: float
 ) -> None:
     """Airflow does not apply it while a task is deferred, so the deadline does."""
     connect("kling")
@@ -131,7 +132,12 @@ def test_a_timeout_neither_cancels_nor_submits_again(
 )
 @pytest.mark.parametrize("conn_type", ["vap", "acedata", "kling"])
 def test_a_failure_has_the_right_class(
-    sim: Simulator, connect: Connect, complete: Complete, conn_type: str, word: str, error: type[Exception]
+    sim: Simulator,
+    connect: Connect,
+    complete: Complete,
+    conn_type: str,
+    word: str,
+    error: type[MediaTaskError],
 ) -> None:
     """Whichever provider says it, and whether at submission or later, a failure is what it is called."""
     operator = video(
@@ -220,7 +226,7 @@ P = {"prompt": "a fox"}
     ids=lambda value: json.dumps(value, default=repr)[:50] if isinstance(value, dict) else "",
 )
 def test_bad_input_is_one_clear_error_and_costs_nothing(
-    sim: Simulator, connect: Connect, context: dict[str, Any], changes: dict[str, Any], says: list[str]
+    sim: Simulator, connect: Connect, context: Any, changes: dict[str, Any], says: list[str]
 ) -> None:
     """The error names the argument, its value and what is allowed; no submission was tried."""
     connect("kling")
@@ -249,7 +255,7 @@ def test_times_must_be_positive(name: str, value: Any) -> None:
     assert repr(value) in str(refused.value)
 
 
-def test_an_argument_given_twice_is_refused(sim: Simulator, connect: Connect, context: dict[str, Any]) -> None:
+def test_an_argument_given_twice_is_refused(sim: Simulator, connect: Connect, context: Any) -> None:
     """By name and in `arguments`: nobody can know which one was meant."""
     operator = GenerateVideoOperator(
         task_id="t", media_conn_id=connect("kling"), prompt="one", arguments={"prompt": "two"}
@@ -338,11 +344,10 @@ def test_the_link_opens_a_result_and_nothing_else(
 
 
 def test_a_chain_of_providers(
-    sim: Simulator, connect: Connect, run_dag: Callable[[DAG], Any], tmp_path_factory: Any
+    sim: Simulator, connect: Connect, run_dag: Callable[[DAG], Any], tmp_path: Path
 ) -> None:
     """`output["url"]` of one feeds the next, templates are rendered, the file lands, the link is there."""
-    folder = tmp_path_factory.mktemp("wt-landed")
-    quick = {"poll_interval": 0.1}
+    quick: dict[str, Any] = {"poll_interval": 0.1}
     with DAG("chain", schedule=None, params={"animal": "fox"}) as dag:
         image = GenerateImageOperator(
             task_id="image",
@@ -368,14 +373,16 @@ def test_a_chain_of_providers(
             **quick,
         )
         landed = DownloadMediaOperator(
-            task_id="landed", media=[clip.output, longer.output], destination=f"file://{folder}/"
+            task_id="landed",
+            media=[clip.output, longer.output],
+            destination=f"file://{tmp_path}/",
+            trigger_rule="all_done",
         )
         failing = GenerateVideoOperator(
             task_id="failing", media_conn_id="kling_default", prompt=f"{QUICK} [sim:fail=moderation]", **quick
         )
         image >> longer
         failing >> landed
-        landed.trigger_rule = "all_done"
     for conn_type in ("vap", "acedata", "kling"):
         connect(conn_type)
     run = run_dag(dag)
@@ -405,10 +412,10 @@ def test_a_chain_of_providers(
 
 
 def test_operators_expand_over_a_table(
-    sim: Simulator, connect: Connect, run_dag: Callable[[DAG], Any]
+    sim: Simulator, connect: Connect, run_dag: Callable[[DAG], Any], tmp_path: Path
 ) -> None:
     """`.partial().expand()` works for the plain operator and the named ones, one submission a row."""
-    quick = {"poll_interval": 0.1, "media_conn_id": "kling_default"}
+    quick: dict[str, Any] = {"poll_interval": 0.1, "media_conn_id": "kling_default"}
     with DAG("table", schedule=None) as dag:
         plain = MediaTaskOperator.partial(task_id="plain", operation="text_to_image", **quick).expand(
             arguments=[{"prompt": f"one {QUICK}"}, {"prompt": f"two {QUICK}", "aspect_ratio": "1:1"}]
@@ -419,6 +426,7 @@ def test_operators_expand_over_a_table(
         GenerateVideoOperator.partial(task_id="next", prompt=QUICK, **quick).expand(
             image_url=plain.output.map(lambda made: made["url"])
         )
+        DownloadMediaOperator(task_id="all", media=plain.output, destination=f"file://{tmp_path}/")
     connect("kling")
     run = run_dag(dag)
     assert run.tasks[("plain", 0)] == run.tasks[("plain", 1)] == run.tasks[("named", 0)] == "success"
@@ -429,3 +437,5 @@ def test_operators_expand_over_a_table(
     pictures = [run.xcom("plain", index)["url"] for index in (0, 1)]
     asked = [entry["request"]["image"] for entry in sim.ledger() if entry["operation"] == "image_to_video"]
     assert sorted(asked) == sorted(pictures)
+    assert [file["url"] for file in run.xcom("all")["files"]] == pictures
+    assert all(Path(path.removeprefix("file://")).is_file() for path in run.xcom("all")["paths"])

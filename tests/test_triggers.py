@@ -9,8 +9,10 @@ import itertools
 import json
 import logging
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from pkgutil import resolve_name
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,17 +20,19 @@ import psutil
 import pytest
 import structlog
 from aiohttp import web
-from airflow.sdk.module_loading import import_string
 
 from airflow_media_tasks import triggers
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
+from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaTask, TaskStatus
 from airflow_media_tasks.triggers import MediaTaskTrigger
 
 
 Connect = Callable[..., str]
+
+POLLER = sys.modules[Poller.__module__]
 
 VEO = "veo/text_to_video"
 ASKED = "POST /acedata/veo/tasks"
@@ -85,11 +89,8 @@ async def nothing_left() -> None:
 def sockets_to(url: str) -> int:
     """How many connections this process has open, as a client, to the server at *url*."""
     port = urlsplit(url).port
-    return sum(
-        1
-        for connection in psutil.Process().net_connections("tcp")
-        if connection.raddr and connection.raddr.port == port and connection.status == "ESTABLISHED"
-    )
+    ours = [each for each in psutil.Process().net_connections("tcp") if each.status == "ESTABLISHED"]
+    return len([each for each in ours if each.raddr[1] == port])
 
 
 @pytest.fixture
@@ -271,9 +272,9 @@ async def test_an_unreadable_task_does_not_disturb_the_others(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
     """The tasks of a batch are served in time while one of them only ever answers nonsense."""
-    monkeypatch.setattr(triggers, "UNREADABLE_GRACE", 0.6)
-    monkeypatch.setattr(triggers, "NOT_FOUND_GRACE", 0.6)
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(POLLER, "UNREADABLE_GRACE", 0.6)
+    monkeypatch.setattr(POLLER, "NOT_FOUND_GRACE", 0.6)
+    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.2)
     conn = connect("acedata")
     prompts = [f"p{n} [sim:seconds={5 if n else 60}]" for n in range(49)]
     ids = await submit(conn, VEO, [*prompts, f"bad [sim:seconds=5] [sim:{word}]"])
@@ -320,7 +321,7 @@ async def test_an_outage_is_logged_once_loses_nothing_and_slows_the_questions(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While a provider is down its waiters wait, it is asked rarely, and the log has two lines of it."""
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.5)
     caplog.set_level(logging.INFO, "airflow_media_tasks")
     conn = connect("acedata")
     ids = await submit(conn, VEO, [f"p{n} [sim:seconds=30]" for n in range(120)])
@@ -337,7 +338,7 @@ async def test_an_outage_is_logged_once_loses_nothing_and_slows_the_questions(
         tasks = await asyncio.gather(*waits)
     assert [task.id for task in tasks] == ids
     assert all(task.status is TaskStatus.SUCCEEDED for task in tasks)
-    lines = [record.getMessage() for record in caplog.records if record.name == triggers.__name__]
+    lines = [record.getMessage() for record in caplog.records if record.name == POLLER.__name__]
     assert len(lines) == 2, lines
     assert "acedata_default" in lines[0]
     assert "120 tasks keep waiting" in lines[0]
@@ -422,8 +423,8 @@ async def test_a_refused_key_is_tolerated_for_a_while_and_then_reported(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key that is refused once costs nobody anything; one that stays refused ends the wait as such."""
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(triggers, "UNREADABLE_GRACE", 0.8)
+    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(POLLER, "UNREADABLE_GRACE", 0.8)
     refused = {"error": {"code": "invalid_token", "message": "no such token"}}
     began = time.monotonic()
 
@@ -454,7 +455,7 @@ async def test_the_deadline_is_absolute_and_survives_a_restart(sim: Simulator, c
         await asyncio.sleep(0.6)
         assert not waits[0].done()
     path, arguments = trigger(id_, conn, deadline=deadline, operation="text_to_image").serialize()
-    again = import_string(path)(**json.loads(json.dumps(arguments)))
+    again = resolve_name(path)(**json.loads(json.dumps(arguments)))
     task = await fired(again)
     assert abs(time.time() - deadline) < 0.4
     assert (task.id, task.operation, task.status) == (id_, "text_to_image", TaskStatus.RUNNING)
@@ -506,7 +507,7 @@ async def test_a_task_that_nobody_knows_is_reported_after_a_grace(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task may show itself late; one that never does is not found."""
-    monkeypatch.setattr(triggers, "NOT_FOUND_GRACE", 0.8)
+    monkeypatch.setattr(POLLER, "NOT_FOUND_GRACE", 0.8)
     conn = connect("acedata")
     (late,) = await submit(conn, VEO, ["late [sim:not-visible=60] [sim:seconds=5]"])
     async with waiting_for(trigger(late, conn), trigger("veo/never-existed", conn)) as waits:
@@ -553,7 +554,7 @@ def test_what_is_stored_holds_json_scalars_and_no_secret(connect: Connect) -> No
     assert all(value is None or isinstance(value, (str, int, float)) for value in arguments.values())
     assert "very-secret" not in json.dumps(arguments)
     assert "task_id" not in arguments
-    again = import_string(path)(**arguments)
+    again = resolve_name(path)(**arguments)
     assert again.serialize() == (path, arguments)
 
 
@@ -561,7 +562,7 @@ async def test_a_row_of_an_older_version_is_still_understood() -> None:
     """The two arguments that came later have defaults, so that an upgrade fails no waiting task."""
     path, arguments = trigger("veo/x", "no_such_connection").serialize()
     older = {name: arguments[name] for name in arguments if name not in ("queue_deadline", "operation")}
-    task = await fired(import_string(path)(**older))
+    task = await fired(resolve_name(path)(**older))
     assert task.id == "veo/x"
 
 
@@ -587,7 +588,7 @@ async def test_a_waiting_task_says_once_an_interval_how_far_it_is(
 async def test_a_report_during_an_outage_says_so(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who reads the task's log while the provider is down finds the reason there."""
     monkeypatch.setattr(triggers, "REPORT_INTERVAL", 0.3)
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.1)
     account.rule = lambda ids, key: web.json_response({}, status=502)
     with structlog.testing.capture_logs() as lines:
         task = await fired(trigger("veo/t", "tiny_a", deadline=time.time() + 1))
@@ -600,7 +601,7 @@ async def test_lines_of_the_poller_belong_to_no_trigger(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage concerns everybody: its line must not land in the log of whoever happened to wait first."""
-    monkeypatch.setattr(triggers, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.1)
     trigger_id: contextvars.ContextVar[str] = contextvars.ContextVar("trigger_id", default="none")
     seen: list[str] = []
 
@@ -617,12 +618,12 @@ async def test_lines_of_the_poller_belong_to_no_trigger(
 
     account.rule = lambda ids, key: web.json_response({}, status=502)
     handler = Noting()
-    triggers.log.addHandler(handler)
+    POLLER.log.addHandler(handler)
     try:
         waits = [asyncio.create_task(wait(name)) for name in ("first", "second")]
         await until(lambda: seen, "no outage was logged")
         await asyncio.gather(*waits)
     finally:
-        triggers.log.removeHandler(handler)
+        POLLER.log.removeHandler(handler)
     assert set(seen) == {"none"}
     await nothing_left()

@@ -53,7 +53,7 @@ def test_seconds_refuses_all_else(value: Any) -> None:
     assert repr(value) in str(refused.value)
 
 
-def test_a_good_event_becomes_the_result(context: dict[str, Any]) -> None:
+def test_a_good_event_becomes_the_result(context: Any) -> None:
     """The operator and the sensor return the same dict for the same event."""
     for waiter in both():
         assert waiter.execute_complete(context, DONE.to_dict()) == {
@@ -62,7 +62,7 @@ def test_a_good_event_becomes_the_result(context: dict[str, Any]) -> None:
         }
 
 
-def test_a_failed_event_raises_the_error_that_it_carries(context: dict[str, Any]) -> None:
+def test_a_failed_event_raises_the_error_that_it_carries(context: Any) -> None:
     """Its class, code and task survive the way through the metadata database."""
     error = MediaModerationError("no foxes", provider="kling", code="1301", media_task_id="luma/a")
     failed = MediaTask("luma/a", TaskStatus.FAILED, error=error)
@@ -90,7 +90,7 @@ def test_a_failed_event_raises_the_error_that_it_carries(context: dict[str, Any]
         {"id": "luma/a", "status": "succeeded", "created_at": "yesterday"},
     ],
 )
-def test_an_event_that_makes_no_sense_is_never_a_result(context: dict[str, Any], event: Any) -> None:
+def test_an_event_that_makes_no_sense_is_never_a_result(context: Any, event: Any) -> None:
     """It crossed a database and perhaps an upgrade: it is refused as something that a retry can mend."""
     for waiter in both():
         with pytest.raises(MediaProviderError, match="event is no media task"):
@@ -98,14 +98,14 @@ def test_an_event_that_makes_no_sense_is_never_a_result(context: dict[str, Any],
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "failed", "cancelled"])
-def test_an_event_without_success_is_never_a_result(context: dict[str, Any], status: str) -> None:
+def test_an_event_without_success_is_never_a_result(context: Any, status: str) -> None:
     """A task that has not succeeded and says no error is still not what somebody waited for."""
     for waiter in both():
         with pytest.raises(MediaProviderError, match=status):
             waiter.execute_complete(context, {"id": "luma/a", "status": status})
 
 
-def test_the_log_says_what_was_made_and_what_it_cost(context: dict[str, Any]) -> None:
+def test_the_log_says_what_was_made_and_what_it_cost(context: Any) -> None:
     """One bounded line, however many files there are and however long their URLs."""
     files = tuple(MediaFile("video", f"https://cdn.example/{n}?{'x' * 5000}") for n in range(200))
     task = MediaTask("luma/a", TaskStatus.SUCCEEDED, files=files, cost=MediaCost("USD", "0.18"))

@@ -98,10 +98,18 @@ class MediaHook(ConversationHook):
         """
         raise NotImplementedError
 
+    def _list_page(self, group: str, word: str, page: int) -> Conversation[tuple[list[MediaTask], bool]]:
+        """Write this where there are `lists_of`: the tasks on a page, from 0, and whether there is another.
+
+        :param group: see `group_of`.
+        :param word: one of `lists_of` that group.
+        """
+        raise NotImplementedError
+
     def _list_tasks(
         self, name: str | None, since: datetime | None
     ) -> Conversation[tuple[list[MediaTask], bool]]:
-        """Write this. The account's tasks, newest first, and whether no task made after *since* is missing.
+        """Write this. The account's tasks, newest first, and whether all made after *since* are there.
 
         :param name: the operation looked for, where the provider lists by kind or service.
         :param since: UTC, with an hour to spare for clocks that disagree; None asks for the first page.
@@ -284,6 +292,10 @@ class MediaHook(ConversationHook):
         """What precedes a task's own id: tasks of one group can be asked for together."""
         return media_task_id.rpartition("/")[0]
 
+    def lists_of(self, group: str) -> tuple[str, ...]:  # noqa: ARG002  # for subclasses
+        """Override this where many tasks of a group can be looked for in lists: a word for each list."""
+        return ()
+
     def read_tasks(
         self, media_task_ids: Collection[str]
     ) -> Conversation[dict[str, MediaTask | MediaTaskError]]:
@@ -311,6 +323,10 @@ class MediaHook(ConversationHook):
     async def aread_tasks(self, media_task_ids: Collection[str]) -> dict[str, MediaTask | MediaTaskError]:
         """Runs `read_tasks`; what the poller asks with."""
         return await self._arun(self.read_tasks(media_task_ids))
+
+    async def aread_page(self, group: str, word: str, page: int) -> tuple[list[MediaTask], bool]:
+        """Runs `_list_page`; what the poller looks for many tasks with."""
+        return await self._arun(self._list_page(group, word, page))
 
     # What conversations use.
 

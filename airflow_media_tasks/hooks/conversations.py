@@ -385,10 +385,12 @@ class ConversationHook(BaseHook):
 
     def _reply(self, response: httpx.Response, body: bytearray) -> Reply:
         text = body.decode("utf-8", errors="replace")
-        for secret in (self.settings.password, self.settings.login):
+        signature = response.request.headers.get("authorization", "").rpartition(" ")[2]
+        for secret in (self.settings.password, self.settings.login, signature):
             # A provider that echoes the key in its error must not put it into our logs and XComs.
             if len(secret) >= _SHORTEST_SECRET:
-                text = text.replace(secret, "***")
+                for written in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/")):
+                    text = text.replace(written, "***")
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):

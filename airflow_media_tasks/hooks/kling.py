@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -173,6 +174,31 @@ class KlingHook(MediaHook):
         except MediaNotFoundError:
             return []
 
+    def lists_of(self, group: str) -> tuple[str, ...]:
+        """Each path has one list of all its tasks ([O] kling.md 2B)."""
+        return () if group.startswith("general/") else ("",)
+
+    def _list_page(
+        self,
+        group: str,
+        word: str,  # noqa: ARG002  # there is one list a path
+        page: int,
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """PageNum ends at 1000 ([O] kling.md 2B)."""
+        path = f"/v1/{group}"
+        reply = yield from self._ask(
+            Request("GET", path, params={"pageNum": page + 1, "pageSize": _PAGE_SIZE})
+        )
+        listed = reply.document.get("data")
+        if not isinstance(listed, list):
+            raise self.senseless(reply, "a list of tasks in data")
+        tasks = [
+            self._task(path, item, own_id)
+            for item in listed
+            if isinstance(item, Mapping) and (own_id := text_at(item, "task_id")) is not None
+        ]
+        return tasks, len(listed) == _PAGE_SIZE and page < 999
+
     def _list_tasks(
         self, name: str | None, since: datetime | None
     ) -> Conversation[tuple[list[MediaTask], bool]]:
@@ -180,22 +206,12 @@ class KlingHook(MediaHook):
         paths = [self.operations[name].path] if name else sorted({op.path for op in self.operations.values()})
         tasks: list[MediaTask] = []
         for path in paths:
-            # pageNum ends at 1000 ([O] kling.md 2B).
-            for page in range(1, 1001):
-                params = {"pageNum": page, "pageSize": _PAGE_SIZE}
-                reply = yield from self._ask(Request("GET", path, params=params))
-                listed = reply.document.get("data")
-                if not isinstance(listed, list):
-                    raise self.senseless(reply, "a list of tasks in data")
-                shown = [
-                    self._task(path, item, own_id)
-                    for item in listed
-                    if isinstance(item, Mapping) and (own_id := text_at(item, "task_id")) is not None
-                ]
+            for page in itertools.count():
+                shown, more = yield from self._list_page(path.removeprefix("/v1/"), "", page)
                 tasks += shown
                 oldest = min((task.created_at for task in shown if task.created_at), default=None)
                 passed = since is None or (oldest is not None and oldest < since)
-                if passed or len(listed) < _PAGE_SIZE:
+                if passed or not more:
                     break
         return tasks, True
 
@@ -283,7 +299,8 @@ _CLASS_OF_CODE: dict[int, type[MediaTaskError]] = {
     **dict.fromkeys((5000, 5001, 5002), MediaProviderError),
 }
 _MODERATION = re.compile(r"risk control|moderat|polic|security|sensitive|nsfw", re.IGNORECASE)
-_LISTS = {"images": "image", "series_images": "image", "videos": "video", "audios": "audio"}
+# Sound first: video-to-audio returns the video with the sound on it, too ([O] kling.md 2B).
+_LISTS = {"audios": "audio", "images": "image", "series_images": "image", "videos": "video"}
 _CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 
 

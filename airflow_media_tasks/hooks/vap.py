@@ -32,6 +32,7 @@ from airflow_media_tasks.task import (
 _TASKS = "/v3/tasks"
 _OPERATIONS = "/v3/operations"
 _EXECUTE = "/v3/execute"
+_LIST_LIMIT = 50
 _PROMPT = {"prompt": "description"}  # documented as required; error code invalid_description [O] vap.md 2.1
 _SOURCE = {"image_url": "media_url"}
 
@@ -148,13 +149,19 @@ class VapHook(MediaHook):
             raise self.senseless(reply, "a task document")
         return self._task(media_task_id, reply.document)
 
-    def _list_tasks(
-        self, name: str | None, since: datetime | None
+    def lists_of(self, group: str) -> tuple[str, ...]:
+        """Those of tasks that have ended; operations have no list ([O] vap.md 2)."""
+        return () if group else ("completed", "failed")
+
+    def _list_page(
+        self,
+        group: str,  # noqa: ARG002  # there is one group with lists
+        word: str,
+        page: int,
     ) -> Conversation[tuple[list[MediaTask], bool]]:
-        """The newest 50, which is all there is ([O] vap.md 2); operations and presets have no list."""
-        if name is not None and self.operations[name].path != _TASKS:
-            return [], False
-        reply = yield Request("GET", _TASKS, params={"limit": 50})
+        """50 is the limit; whether `offset` is obeyed is not known ([O] vap.md 2)."""
+        params = {"limit": _LIST_LIMIT, "offset": page * _LIST_LIMIT or None, "status": word or None}
+        reply = yield Request("GET", _TASKS, params=params)
         listed = reply.document.get("tasks")
         if not isinstance(listed, list):
             raise self.senseless(reply, "a list of tasks")
@@ -165,9 +172,18 @@ class VapHook(MediaHook):
             and (own_id := text_at(document, "task_id", "id")) is not None
             and self.id_pattern.fullmatch(own_id)
         ]
+        return tasks, len(listed) == _LIST_LIMIT
+
+    def _list_tasks(
+        self, name: str | None, since: datetime | None
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """The newest 50, which is all there is ([O] vap.md 2); operations and presets have no list."""
+        if name is not None and self.operations[name].path != _TASKS:
+            return [], False
+        tasks, more = yield from self._list_page("", "", 0)
         oldest = min((task.created_at for task in tasks if task.created_at), default=None)
         reaches_back = oldest is not None and since is not None and oldest < since
-        return tasks, len(listed) < 50 or reaches_back
+        return tasks, reaches_back or not more
 
     def _comes_from(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from deployment import Deployment, free_port
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
+
+from deployment import Deployment, free_port
 
 
 WORKERS = ("worker-1", "worker-2")
@@ -51,7 +51,12 @@ class Server:
         """Start it and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
@@ -129,10 +134,8 @@ class Cluster(Deployment):
         if user:
             shutil.chown(self._data, user, user)
         directory = str(self._data / "data")
-        initdb = [program("initdb"), "-D", directory, "-U", "airflow", "-A", "trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run(
-            initdb, cwd="/", check=True, capture_output=True, user=None if user is None else pwd.getpwnam(user).pw_uid
-        )
+        initdb = [program("initdb"), "-D", directory, "-U", "airflow", "-A", "trust", "-N", "-E", "UTF8"]
+        subprocess.run(initdb, cwd="/", check=True, capture_output=True, user=user)
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(port),

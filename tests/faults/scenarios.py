@@ -65,7 +65,7 @@ class Scenario:
     def requests(self, provider: str, mode: str) -> list[dict[str, Any]]:
         """Each task instance's arguments.
 
-        Equal ones, except where the provider keeps no mark of ours and two equal requests cannot be told apart.
+        Equal ones, except where the provider keeps no mark of ours: VAP cannot tell two equal ones apart.
         """
         prompt = f"{self.name} {mode} {self.words} [sim:seconds={self.seconds}]"
         number = self.modes[mode]
@@ -73,6 +73,11 @@ class Scenario:
             {**self.arguments, "prompt": f"{prompt} {index}" if provider == "vap" else prompt}
             for index in range(number)
         ]
+
+
+def mark_name(dag_id: str, task_id: str, map_index: int) -> str:
+    """The file by which a task instance, in all its tries, and the rig know that it has been hurt."""
+    return f"{dag_id}-{task_id}-{max(map_index, 0)}"
 
 
 REFUSALS = {
@@ -120,10 +125,7 @@ SIDE_BY_SIDE = [
         log="submitting nothing",
         options={"timeout": 15},
     ),
-    *(
-        Scenario(name, label, seconds=FOREVER, tries=(1, 1), mapped=0)
-        for name, (label, _) in OUTAGES.items()
-    ),
+    *(Scenario(name, label, seconds=FOREVER, tries=(1, 1), mapped=0) for name, (label, _) in OUTAGES.items()),
     Scenario("answers_500", "submit answered 500 after acceptance", words="[sim:error-after-accept=500]"),
     Scenario("answers_504", "submit answered 504 after acceptance", words="[sim:error-after-accept=504]"),
     Scenario("loses_reply", "connection cut after acceptance", words="[sim:lose-reply]"),

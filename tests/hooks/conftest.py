@@ -48,10 +48,10 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
 def call(request: pytest.FixtureRequest) -> Call:
     """Calls a hook's method by its name, or its awaitable twin in an event loop."""
 
-    def blocking(hook: MediaHook, method: str, *args: Any, **named: Any) -> Any:
+    def blocking(hook: MediaHook, method: str, /, *args: Any, **named: Any) -> Any:
         return getattr(hook, method)(*args, **named)
 
-    def awaited(hook: MediaHook, method: str, *args: Any, **named: Any) -> Any:
+    def awaited(hook: MediaHook, method: str, /, *args: Any, **named: Any) -> Any:
         return asyncio.run(getattr(hook, f"a{method}")(*args, **named))
 
     return blocking if request.param == "sync" else awaited
@@ -76,6 +76,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     gc.collect()
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
         yield
     gc.unfreeze()

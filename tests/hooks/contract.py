@@ -84,7 +84,9 @@ class HookContract:
         sample = dict(self.samples[operation])
         if VIDEO_ID in sample.values():
             made = self.finished(hook, sim, next(name for name in self.samples if "text_to_video" in name))
-            sample = {word: made.files[0].id if value == VIDEO_ID else value for word, value in sample.items()}
+            sample = {
+                word: made.files[0].id if value == VIDEO_ID else value for word, value in sample.items()
+            }
         return sample
 
     def with_words(self, words: str, operation: str | None = None) -> dict[str, Any]:
@@ -258,12 +260,9 @@ class HookContract:
     def test_bad_key_is_an_auth_error(self, connect: Any, sim: Simulator, call: Any) -> None:
         """A wrong key gives MediaAuthError in the provider's words, without the key, for each request."""
         hook = self.hook_for(connect, sim, password="sim-bad-key")
-        for attempt in (
-            lambda: call(hook, "submit", self.paid, self.samples[self.paid]),
-            lambda: call(hook, "get_task", self.unknown_id),
-        ):
+        for method, *given in (("submit", self.paid, self.samples[self.paid]), ("get_task", self.unknown_id)):
             with pytest.raises(MediaAuthError) as caught:
-                attempt()
+                call(hook, method, *given)
             assert "invalid" in str(caught.value)
             assert "401" in str(caught.value)
             assert "sim-bad-key" not in f"{caught.value} {caught.value.to_dict()}"
@@ -367,7 +366,7 @@ class HookContract:
         assert time.monotonic() - began >= 0.2
 
     def test_rate_limit_that_lasts(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """After the last try a rate limit is MediaRateLimitError, with the seconds that the provider asks for."""
+        """After the last try it is MediaRateLimitError, with the seconds that the provider asks for."""
         task = call(hook, "submit", self.paid, self.samples[self.paid])
         hook.read_attempts = 2
         sim.fault("rate_limit", on="read", retry_after=0.1)
@@ -410,7 +409,7 @@ class HookContract:
         began = time.monotonic()
         with pytest.raises((MediaProviderError, MediaNotFoundError)):
             call(hook, "get_task", task.id)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
     @pytest.mark.parametrize("form", ["html", "truncated", "huge", "null"])
     def test_unreadable_task_disturbs_no_other(self, hook: MediaHook, sim: Simulator, form: str) -> None:
@@ -422,11 +421,11 @@ class HookContract:
         found: dict[str, Any] = {}
         batch = [good[0], bad, good[1]]
         for start in range(0, len(batch), hook.batch_size):
+            asked = batch[start : start + hook.batch_size]
             try:
-                found |= asyncio.run(hook.aread_tasks(batch[start : start + hook.batch_size]))
+                found |= asyncio.run(hook.aread_tasks(asked))
             except MediaProviderError as error:
-                assert batch[start : start + hook.batch_size] == [bad], error
-                found[bad] = error
+                found |= dict.fromkeys(asked, error)
         assert [found[id_].status for id_ in good] == [TaskStatus.SUCCEEDED] * 2
         assert isinstance(found[bad], (MediaProviderError, MediaNotFoundError))
 
@@ -446,12 +445,9 @@ class HookContract:
     def test_nobody_listens(self, connect: Any, sim: Simulator, call: Any, closed_port: int) -> None:
         """Where nothing listens the error says unreachable, for a submission too: nothing was sent."""
         hook = self.hook_for(connect, sim, host=f"http://127.0.0.1:{closed_port}")
-        for attempt in (
-            lambda: call(hook, "submit", self.paid, self.samples[self.paid]),
-            lambda: call(hook, "get_task", self.unknown_id),
-        ):
+        for method, *given in (("submit", self.paid, self.samples[self.paid]), ("get_task", self.unknown_id)):
             with pytest.raises(MediaProviderError, match="cannot be reached") as caught:
-                attempt()
+                call(hook, method, *given)
             assert caught.value.code == "unreachable"
 
     def test_submission_waits_for_a_connection(
@@ -547,9 +543,7 @@ class HookContract:
 
     # Arguments.
 
-    def test_unknown_operation_lists_what_there_is(
-        self, hook: MediaHook, sim: Simulator, call: Any
-    ) -> None:
+    def test_unknown_operation_lists_what_there_is(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """An operation that the provider does not have is answered with all that it has."""
         for wrong in ("paint_the_fence", "", None, ["text_to_image"]):
             with pytest.raises(MediaRequestError) as caught:
@@ -635,7 +629,7 @@ class HookContract:
         """An id of another provider's form is refused, with the form it should have, before any request."""
         for wrong in (*self.foreign_ids, "", "  ", f"{self.unknown_id}\n", None, 5):
             for method, given in (("get_task", wrong), ("get_tasks", [self.unknown_id, wrong])):
-                with pytest.raises(MediaRequestError, match="media_task_id .* is none of") as caught:
+                with pytest.raises(MediaRequestError, match=r"media_task_id .* is none of") as caught:
                     call(hook, method, given)
                 assert hook.id_form in str(caught.value)
                 assert "'account'" in str(caught.value)

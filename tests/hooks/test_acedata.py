@@ -39,7 +39,14 @@ class TestAceDataHook(HookContract):
     paid = "veo/text_to_video"
     other = "luma/text_to_video"
     unknown_id = "veo/00000000-0000-4000-8000-000000000000"
-    foreign_ids = ("00000000-0000-4000-8000", "videos/text2video/1", "operations/1", "veo/", "veo/a b", "zzz/1")
+    foreign_ids = (
+        "00000000-0000-4000-8000",
+        "videos/text2video/1",
+        "operations/1",
+        "veo/",
+        "veo/a b",
+        "zzz/1",
+    )
     ambiguous = frozenset({"veo/upscale_video", "veo/extend_video", "veo/reshoot_video"})
     samples: ClassVar = {
         "veo/text_to_video": {"prompt": "a lighthouse at dusk", "aspect_ratio": "16:9"},
@@ -60,9 +67,7 @@ class TestAceDataHook(HookContract):
         return f"https://api.acedata.cloud/health?ref={quote(MARK, safe='')}"
 
     @pytest.mark.parametrize("form", ["404", "empty", "null"])
-    def test_unknown_task_in_each_form(
-        self, hook: AceDataHook, sim: Simulator, call: Any, form: str
-    ) -> None:
+    def test_unknown_task_in_each_form(self, hook: AceDataHook, sim: Simulator, call: Any, form: str) -> None:
         """Nobody wrote down what an unknown id gets: a 404, an empty document and null all mean it."""
         sim.fault("unknown_as", value=form)
         known = call(hook, "submit", self.paid, self.samples[self.paid]).id
@@ -84,9 +89,7 @@ class TestAceDataHook(HookContract):
         with pytest.raises(MediaRequestError, match="veo/upscale_video"):
             call(luma, "submit", "upscale_video", {"video_id": "x"})
 
-    def test_mark_goes_to_the_connections_own_address(
-        self, connect: Any, sim: Simulator, call: Any
-    ) -> None:
+    def test_mark_goes_to_the_connections_own_address(self, connect: Any, sim: Simulator, call: Any) -> None:
         """The mark is appended to the caller's callback address, else to the connection's."""
         hook = self.hook_for(connect, sim, extra={"callback_url": "https://me.example/cb?team=1"})
         call(hook, "submit", self.paid, self.samples[self.paid], client_ref="r")
@@ -104,9 +107,7 @@ class TestAceDataHook(HookContract):
         call(hook, "submit", self.paid, {**self.samples[self.paid], "async": False})
         assert sim.ledger()[0]["request"]["async"] is True
 
-    def test_result_in_the_submissions_own_reply(
-        self, hook: AceDataHook, sim: Simulator, call: Any
-    ) -> None:
+    def test_result_in_the_submissions_own_reply(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """A cached result comes at once although `async` was asked for; it is taken as finished."""
         task = call(hook, "submit", self.paid, self.with_words("[sim:inline]"), client_ref="r")
         assert task.status is TaskStatus.SUCCEEDED
@@ -114,9 +115,7 @@ class TestAceDataHook(HookContract):
         assert task.id == f"veo/{sim.ledger()[0]['id']}"
         assert call(hook, "get_task", task.id).urls == task.urls
 
-    def test_failure_in_the_submissions_own_reply(
-        self, hook: AceDataHook, sim: Simulator, call: Any
-    ) -> None:
+    def test_failure_in_the_submissions_own_reply(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """A submission that is refused with a 200 or a 403 for its content is a moderation."""
         words = "[sim:inline] [sim:fail=moderation]"
         with pytest.raises(MediaModerationError):
@@ -126,14 +125,19 @@ class TestAceDataHook(HookContract):
         """Without `limit` the server shows 12 of 50: all are read with one request nevertheless."""
         with hook:
             ids = [hook.submit(self.paid, self.samples[self.paid]).id for _ in range(50)]
-            before = sim.requests()["POST /acedata/veo/tasks"] if sim.requests().get("POST /acedata/veo/tasks") else 0
+            before = (
+                sim.requests()["POST /acedata/veo/tasks"]
+                if sim.requests().get("POST /acedata/veo/tasks")
+                else 0
+            )
             assert set(hook.get_tasks(ids)) == set(ids)
         assert sim.requests()["POST /acedata/veo/tasks"] - before == 1
 
     def test_task_that_a_batch_leaves_out(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """An id that a batch does not show is asked for alone."""
         ids = [
-            call(hook, "submit", self.paid, self.with_words(words)).id for words in ("", "[sim:missing-from-batch]")
+            call(hook, "submit", self.paid, self.with_words(words)).id
+            for words in ("", "[sim:missing-from-batch]")
         ]
         assert list(call(hook, "get_tasks", ids)) == ids
         assert sim.requests()["POST /acedata/veo/tasks"] == 2
@@ -174,12 +178,12 @@ class TestAceDataHook(HookContract):
         extension = call(hook, "submit", "luma/extend_video", {"prompt": "on", "video_id": video.id})
         assert extension.status is TaskStatus.QUEUED
 
-    def test_two_equal_requests_are_told_apart(
-        self, hook: AceDataHook, sim: Simulator, call: Any
-    ) -> None:
+    def test_two_equal_requests_are_told_apart(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """Of equal requests the mark finds the one; without it all are candidates."""
         began = datetime.now(timezone.utc)
-        ids = [call(hook, "submit", self.paid, self.samples[self.paid], client_ref=f"r{n}").id for n in range(3)]
+        ids = [
+            call(hook, "submit", self.paid, self.samples[self.paid], client_ref=f"r{n}").id for n in range(3)
+        ]
         wanted = {"operation": self.paid, "arguments": self.samples[self.paid], "submitted_after": began}
         assert [task.id for task in call(hook, "find_tasks", client_ref="r1", **wanted)] == [ids[1]]
         assert [task.id for task in call(hook, "find_tasks", **wanted)] == ids[::-1]
@@ -236,7 +240,11 @@ class TestAceDataHook(HookContract):
     def test_frames_are_a_list(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """One image is the first frame, two are the first and the last."""
         call(hook, "submit", "veo/image_to_video", {"prompt": "x", "image_url": "https://a.example/1.png"})
-        both = {"prompt": "x", "image_url": "https://a.example/1.png", "end_image_url": "https://a.example/2.png"}
+        both = {
+            "prompt": "x",
+            "image_url": "https://a.example/1.png",
+            "end_image_url": "https://a.example/2.png",
+        }
         call(hook, "submit", "veo/image_to_video", both)
         assert [entry["request"]["image_urls"] for entry in sim.ledger()] == [
             ["https://a.example/1.png"],
@@ -303,7 +311,9 @@ def test_null_response_is_running(hook: AceDataHook) -> None:
 
 def test_failure_ends(hook: AceDataHook) -> None:
     """`success: false` with an error object has failed, and is not polled for ever."""
-    error = read(hook, response={"success": False, "error": {"code": "api_error", "message": "no luck"}}).error
+    error = read(
+        hook, response={"success": False, "error": {"code": "api_error", "message": "no luck"}}
+    ).error
     assert type(error) is MediaTaskFailed
     assert (error.code, "no luck" in str(error)) == ("api_error", True)
 
@@ -326,7 +336,10 @@ def test_only_the_response_speaks(hook: AceDataHook, state: str) -> None:
 @pytest.mark.parametrize(
     ("service", "response"),
     [
-        *((s, {"data": [{"state": "succeeded", **MADE}]}) for s in ("veo", "sora", "hailuo", "grok", "happyhorse")),
+        *(
+            (s, {"data": [{"state": "succeeded", **MADE}]})
+            for s in ("veo", "sora", "hailuo", "grok", "happyhorse")
+        ),
         ("hailuo", {"data": [{"status": "succeeded", **MADE}]}),
         ("luma", {"state": "completed", **MADE}),
         ("wan", {"state": "completed", **MADE}),
@@ -342,7 +355,10 @@ def test_only_the_response_speaks(hook: AceDataHook, state: str) -> None:
         ("producer", {"data": [{"state": "succeeded", "progress": "100%", "audio_url": URL}]}),
         ("fish", {"success": True, "audio_url": URL}),
         ("midjourney", {"success": True, "video_id": "v", "video_urls": [URL]}),
-        *((s, {"success": True, "data": [{"image_url": URL, "prompt": "x", "seed": 1}]}) for s in ("flux", "seedream")),
+        *(
+            (s, {"success": True, "data": [{"image_url": URL, "prompt": "x", "seed": 1}]})
+            for s in ("flux", "seedream")
+        ),
         ("openai", {"success": True, "created": 1, "data": [{"url": URL}]}),
     ],
 )
@@ -363,9 +379,7 @@ def test_terminal_word_of_each_service(hook: AceDataHook, service: str, response
         ("seedance", {"data": {"status": "expired"}}),
     ],
 )
-def test_word_for_failure_of_each_service(
-    hook: AceDataHook, service: str, response: dict[str, Any]
-) -> None:
+def test_word_for_failure_of_each_service(hook: AceDataHook, service: str, response: dict[str, Any]) -> None:
     """Each service's word for failure ends the task, `dead` included."""
     assert read(hook, service, response=response).status is TaskStatus.FAILED
 
@@ -422,12 +436,19 @@ def test_files_say_what_the_provider_says(hook: AceDataHook) -> None:
     """Kind, size, length and the item's own id are read where they stand; a cover is a thumbnail."""
     item = {"id": "v-1", "video_url": URL, "cover_url": PICTURE, "video_width": "720", "video_height": 405.0}
     (video, cover) = read(hook, response={"success": True, "data": [{**item, "duration": "5.041s"}]}).files
-    assert (video.kind, video.id, video.width, video.height, video.duration) == ("video", "v-1", 720, 405, 5.041)
+    assert (video.kind, video.id, video.width, video.height, video.duration) == (
+        "video",
+        "v-1",
+        720,
+        405,
+        5.041,
+    )
     assert (cover.kind, cover.id, cover.duration) == ("thumbnail", None, None)
 
 
 @pytest.mark.parametrize(
-    ("percent", "progress"), [(40, 0.4), ("40", 0.4), (140, 1.0), (-3, 0.0), ("soon", None), (float("nan"), None)]
+    ("percent", "progress"),
+    [(40, 0.4), ("40", 0.4), (140, 1.0), (-3, 0.0), ("soon", None), (float("nan"), None)],
 )
 def test_progress(hook: AceDataHook, percent: Any, progress: float | None) -> None:
     """Progress is a share from 0 to 1, or absent where what is said is none."""
@@ -510,7 +531,10 @@ def test_search_without_an_echo_proves_nothing(hook: AceDataHook) -> None:
         *((400, code, MediaRequestError) for code in ("bad_request", "api_not_implemented", "disabled")),
         (400, "token_mismatched", MediaAuthError),
         (400, "no_token", MediaAuthError),
-        *((401, code, MediaAuthError) for code in ("invalid_token", "token_expired", "authorization_missing")),
+        *(
+            (401, code, MediaAuthError)
+            for code in ("invalid_token", "token_expired", "authorization_missing")
+        ),
         (403, "used_up", MediaFundsError),
         (403, "forbidden", MediaModerationError),
         (404, "no_api", MediaNotFoundError),
@@ -543,9 +567,7 @@ def test_error_class_by_code(hook: AceDataHook, status: int, code: str, cls: typ
         (401, [], MediaAuthError),
     ],
 )
-def test_error_without_a_code(
-    hook: AceDataHook, status: int, body: Any, cls: type[MediaTaskError]
-) -> None:
+def test_error_without_a_code(hook: AceDataHook, status: int, body: Any, cls: type[MediaTaskError]) -> None:
     """Where there is no code, the HTTP status decides."""
     assert type(hook.error_of(reply(body, status))) is cls
 

@@ -79,7 +79,7 @@ class TestVapHook(HookContract):
 
     @pytest.mark.parametrize("form", ["text", "object", "detail"])
     def test_failure_in_each_form(self, hook: VapHook, sim: Simulator, call: Any, form: str) -> None:
-        """The reason of a failure and of a refusal is read from `error` as text or object and from `detail`."""
+        """The reason of a failure, as of a refusal, is read from `error` as text or object, and `detail`."""
         task = call(hook, "submit", self.paid, self.with_words(f"[sim:fail=moderation] [sim:error={form}]"))
         sim.advance(10)
         error = call(hook, "get_task", task.id).error
@@ -124,11 +124,15 @@ class TestVapHook(HookContract):
         assert [file.kind for file in call(hook, "get_task", task.id).files] == ["image"]
 
     def test_refund(self, hook: VapHook, sim: Simulator, call: Any) -> None:
-        """The balance shows what is reserved while a task runs, burnt when it succeeds, back when it fails."""
+        """What is reserved while a task runs is burnt when it succeeds, and comes back when it fails."""
         start = float(call(hook, "get_balance").amount)
         call(hook, "submit", self.paid, self.with_words("[sim:fail=provider]"))
         held_back = call(hook, "get_balance")
-        assert (float(held_back.amount), held_back.reserved, held_back.unit) == (start - 0.18, "0.1800", "USD")
+        assert (float(held_back.amount), held_back.reserved, held_back.unit) == (
+            start - 0.18,
+            "0.1800",
+            "USD",
+        )
         sim.advance(10)
         assert float(call(hook, "get_balance").amount) == start
         call(hook, "submit", self.paid, self.samples[self.paid])
@@ -168,8 +172,16 @@ def test_error_key_alone_is_no_error(hook: VapHook, nothing: Any) -> None:
 
 @pytest.mark.parametrize(
     ("type_", "kind"),
-    [("image", "image"), ("image_generation", "image"), ("video", "video"), ("video_generation", "video")]
-    + [("music", "audio"), ("music_generation", "audio"), ("upscale", "image"), ("video_trim", "video")],
+    [
+        ("image", "image"),
+        ("image_generation", "image"),
+        ("video", "video"),
+        ("video_generation", "video"),
+        ("music", "audio"),
+        ("music_generation", "audio"),
+        ("upscale", "image"),
+        ("video_trim", "video"),
+    ],
 )
 def test_type_decides_what_output_url_is(hook: VapHook, type_: str, kind: str) -> None:
     """2: `output_url` is used for every kind; the task's type tells which."""
@@ -248,7 +260,8 @@ def test_music_wherever_it_stands(hook: VapHook, result: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
-    "rest", [{}, {"result": None}, {"result": {}}, {"result": {"items": []}}, {"image_url": ""}, {"result": "x"}]
+    "rest",
+    [{}, {"result": None}, {"result": {}}, {"result": {"items": []}}, {"image_url": ""}, {"result": "x"}],
 )
 def test_completed_without_output_has_failed(hook: VapHook, rest: dict[str, Any]) -> None:
     """9: `completed` with no URL at all is a failure."""
@@ -318,7 +331,11 @@ def test_error_in_every_envelope(
     [
         ({"error": {"code": "rate_limit_exceeded", "details": {"retry_after": 7}}}, {}, 7.0),
         ({"error": "slow down", "retry_after": 9}, {}, 9.0),
-        ({"error": {"code": "rate_limit_exceeded", "details": {"retry_after": 7}}}, {"retry-after": "3"}, 3.0),
+        (
+            {"error": {"code": "rate_limit_exceeded", "details": {"retry_after": 7}}},
+            {"retry-after": "3"},
+            3.0,
+        ),
         ({"error": {"code": "rate_limit_exceeded", "details": {"retry_after": float("nan")}}}, {}, None),
         ({"error": {"code": "rate_limit_exceeded"}}, {}, None),
     ],
@@ -363,13 +380,16 @@ def test_id_of_an_operation(hook: VapHook, key: str) -> None:
 
 
 def test_preset_without_an_id(hook: VapHook) -> None:
-    """What a preset's answer holds complete is returned even if it names no id; nothing at all is an error."""
+    """What a preset's answer holds complete is returned even if it names no id; else it is an error."""
     operation = hook.operations["run_preset"]
     body = {"status": "completed", "outputs": {"video": VIDEO, "music": SOUND, "thumbnail": IMAGE}}
     task = told(hook._submit("run_preset", operation, {"preset": "x", "prompt": "y"}, None), body)
     assert [file.kind for file in task.files] == ["video", "audio", "thumbnail"]
     with pytest.raises(MediaProviderError, match="without a task_id"):
-        told(hook._submit("run_preset", operation, {"preset": "x", "prompt": "y"}, None), {"status": "completed"})
+        told(
+            hook._submit("run_preset", operation, {"preset": "x", "prompt": "y"}, None),
+            {"status": "completed"},
+        )
     asked = next(hook._submit("run_preset", operation, {"preset": "x", "prompt": "y"}, None))
     assert asked.timeout == 1800
 
@@ -383,7 +403,9 @@ def test_list_that_is_none(hook: VapHook, listed: Any) -> None:
 
 def test_listed_task_without_params_cannot_be_told(hook: VapHook) -> None:
     """A list that does not show what was asked for cannot prove that a submission is absent."""
-    listed = {"tasks": [{"task_id": "t-1", "type": "image", "status": "pending"}, None, {"status": "pending"}]}
+    listed = {
+        "tasks": [{"task_id": "t-1", "type": "image", "status": "pending"}, None, {"status": "pending"}]
+    }
     conversation = hook._checked_find("ref", None, "text_to_image", {"prompt": "a cup"})
     with pytest.raises(SubmissionOutcomeUnknown):
         told(conversation, listed)

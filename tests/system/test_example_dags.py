@@ -150,7 +150,7 @@ def test_veo_batch(runs: dict[str, Run], simulator: Simulator) -> None:
     run = runs["veo"]
     assert run.end() == "success"
     assert run.states("video") == ["success", "success", "failed", "success", "success"]
-    assert [instance["try_number"] for instance in run.instances("video")] == [1] * 5
+    assert run.instances("video")[2]["try_number"] == 1
     assert run.result("list_videos") == [run.result("video", index)["url"] for index in (0, 1, 3, 4)]
     assert run.result("video", 2) is None
     assert "MediaModerationError" in run.log("video", 2)

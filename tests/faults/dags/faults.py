@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow.sdk import DAG, Context
-from scenarios import SCENARIOS, Scenario
+from scenarios import SCENARIOS, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.operators import MediaTaskOperator
@@ -53,6 +53,7 @@ class HurtOperator(MediaTaskOperator):
         super().__init__(**kwargs)
         self.hurt = hurt
         self.naive = naive
+        self.is_brief = False
 
     def pre_execute(self, context: Context) -> None:
         """The user's: Airflow calls it at the start of every pass, after a deferral too."""
@@ -75,14 +76,12 @@ class HurtOperator(MediaTaskOperator):
         self._pass("before_defer", context)
         if self.hurt == "kill while_polling" and self._first_time(context):
             threading.Timer(1.0, kill).start()
+        self.is_brief = self.hurt == "defer briefly" and self._first_time(context)
         return super().wait(context, media_task_id, **kwargs)
 
-    def defer(self, *, timeout: timedelta | int | float | None = None, **kwargs: Any) -> Any:
+    def defer(self, *, timeout: Any = None, **kwargs: Any) -> Any:
         """As usual, but perhaps for too short a time."""
-        if self.hurt == "defer briefly" and not self._marked:
-            timeout = timedelta(seconds=5)
-            self._mark.touch()
-        return super().defer(timeout=timeout, **kwargs)
+        return super().defer(timeout=timedelta(seconds=5) if self.is_brief else timeout, **kwargs)
 
     def result(self, context: Context, task: MediaTask) -> dict[str, Any]:
         """As usual, and perhaps too far."""
@@ -102,7 +101,6 @@ class HurtOperator(MediaTaskOperator):
             self._pass("after_post", context)
             return task
 
-        self._mark = mark_of(context)
         with ExitStack() as stack:
             stack.enter_context(patch.object(MediaHook, "submit", submit_hurt))
             if self.naive:
@@ -116,22 +114,14 @@ class HurtOperator(MediaTaskOperator):
             {"kill": kill, "freeze": freeze, "raise": throw}[how]()
 
     def _first_time(self, context: Context) -> bool:
+        ti = context["ti"]
+        mark = Path(os.environ["FAULT_MARKS"], mark_name(ti.dag_id, ti.task_id, ti.map_index or 0))
         try:
-            with mark_of(context).open("x") as file:
+            with mark.open("x") as file:
                 file.write(f"{os.getppid()} {os.getpid()}")
         except FileExistsError:
             return False
         return True
-
-    @property
-    def _marked(self) -> bool:
-        return self._mark.exists()
-
-
-def mark_of(context: Context) -> Path:
-    """The file by which a task instance, in all its tries, knows that it has been hurt."""
-    ti = context["ti"]
-    return Path(os.environ["FAULT_MARKS"], f"{ti.dag_id}-{ti.task_id}-{max(ti.map_index or 0, 0)}")
 
 
 def dag_of(scenario: Scenario) -> DAG:

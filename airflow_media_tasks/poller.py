@@ -1,0 +1,534 @@
+"""One poller an account: it asks for every task that waits in this event loop, and tells each waiter its own.
+
+Ten thousand triggers of one connection cost what their requests cost: one client, one task of the event loop,
+and a question that names as many tasks as the provider can answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.task import (
+    MediaAuthError,
+    MediaNotFoundError,
+    MediaProviderError,
+    MediaRateLimitError,
+    MediaTask,
+    MediaTaskError,
+)
+
+
+log = logging.getLogger(__name__)
+
+NOT_FOUND_GRACE = 120.0
+"""Seconds for which a task that the provider does not show may still appear ([3] vap.md 4)."""
+UNREADABLE_GRACE = 600.0
+"""Seconds for which a task may be refused or unreadable before its waiter is told to give up."""
+LONGEST_PAUSE = 120.0
+"""Seconds between two questions to an account that does not answer, at most."""
+OUTAGE_AFTER = 3
+"""Failed requests in a row after which the account, not a task, is taken to be the trouble."""
+HOOK_LIFETIME = 600.0
+"""Seconds for which a connection, once looked up, is taken to be unchanged."""
+SWEEP_FROM = 20
+"""Waiting tasks of one group from which on the provider's list, if it has one, is cheaper than each alone."""
+UNSEEN_ROUNDS = 6
+"""Intervals after which a task that no list shows is asked for by itself."""
+SCOUTS = 3
+"""Tasks of an operation that are looked at from the start, as long as nobody knows how long it takes."""
+SLOWEST = 4.0
+"""How many intervals lie between two looks at a task that is much too late, at most."""
+
+
+class Watch:
+    """One waiter's interest in one task: what is known of it, and a way to sleep until that changes.
+
+    :param media_task_id: the task's handle.
+    :param interval: seconds between two looks.
+    :param operation: what was submitted, or empty.
+    :param submitted: when, in seconds of the event loop's clock, or None if somebody else did.
+    """
+
+    __slots__ = (
+        "asked",
+        "company",
+        "due",
+        "error",
+        "failing_since",
+        "interval",
+        "media_task_id",
+        "operation",
+        "submitted",
+        "swept",
+        "task",
+        "wake",
+    )
+
+    def __init__(self, media_task_id: str, interval: float, operation: str, submitted: float | None) -> None:
+        self.media_task_id = media_task_id
+        self.interval = interval
+        self.operation = operation
+        self.submitted = submitted
+        self.due = 0.0
+        self.task: MediaTask | None = None
+        self.error: BaseException | None = None
+        self.asked = 0
+        self.swept = False
+        self.company: int | None = None
+        self.failing_since: float | None = None
+        self.wake: asyncio.Future[None] | None = None
+
+    async def changed(self, timeout: float) -> None:
+        """Returns when the status has changed or cannot be read any more, or after *timeout* seconds."""
+        self.wake = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self.wake}, timeout=max(timeout, 0.0))
+        self.wake = None
+
+    def tell(self) -> None:
+        """Wakes the waiter."""
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)
+
+
+@dataclass
+class _Pace:
+    """How long one operation takes at one account, in seconds: what the hook says, then what was seen."""
+
+    expected: float
+    scouts: int = 0
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+
+    @property
+    def first_look(self) -> float:
+        """How long after its submission a task can be done at the earliest."""
+        return 0.9 * min(self.seen) if self.seen else self.expected
+
+    @property
+    def late(self) -> float:
+        """How long after its submission a task is later than any before it."""
+        return 1.5 * max(self.seen) if self.seen else 4 * self.expected
+
+
+@dataclass
+class _Group:
+    """The waiting tasks that one request can ask for together."""
+
+    key: str
+    watches: dict[str, list[Watch]] = field(default_factory=dict)
+    queue: list[tuple[float, int, Watch]] = field(default_factory=list)
+    next_sweep: float | None = None
+
+
+class Poller:
+    """Asks for every waiting task of one connection, in one event loop.
+
+    It starts with its first watch and ends with its last. Requests are spread over the poll interval and
+    batched where the provider can; a batch that is not full takes in the tasks that are due next, so n tasks
+    cost at most n / batch_size requests an interval. Where the provider has no batches but lists, many tasks
+    are looked for in its list first, and those it does not show are asked for by themselves, less often.
+
+    A task is first looked at when it can be done, and one that is late is asked for less and less often. A
+    failed request delays its own tasks only; when several fail in a row, or the provider says 429, the whole
+    account pauses, longer each time, and the outage and its end are logged once.
+    """
+
+    _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
+
+    def __init__(self, media_conn_id: str) -> None:
+        self.media_conn_id = media_conn_id
+        self.trouble: str | None = None
+        self._count = 0
+        self._groups: dict[str, _Group] = {}
+        self._paces: dict[str, _Pace] = {}
+        self._hook: MediaHook | None = None
+        self._order = itertools.count()
+        self._news = asyncio.Event()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._next_request = 0.0
+        self._paused_until = 0.0
+        self._hook_until = 0.0
+        self._failures = 0
+        self._failed_at = 0.0
+        # The poller's own lines must not land in the log file of the trigger that happened to start it.
+        self._loop_task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
+
+    @classmethod
+    def watch(
+        cls,
+        media_conn_id: str,
+        media_task_id: str,
+        interval: float,
+        operation: str = "",
+        submitted_at: float | None = None,
+    ) -> tuple[Poller, Watch]:
+        """Begins to ask about a task; call `forget` when done.
+
+        :param submitted_at: unix seconds, or None if it is not known.
+        """
+        loop = asyncio.get_running_loop()
+        pollers = cls._of_loop.setdefault(loop, {})
+        poller = pollers.get(media_conn_id)
+        if poller is None:
+            poller = pollers[media_conn_id] = cls(media_conn_id)
+        submitted = None if submitted_at is None else loop.time() - max(time.time() - submitted_at, 0.0)
+        watch = Watch(media_task_id, interval, operation, submitted)
+        key = MediaHook.group_of(media_task_id)
+        group = poller._groups.setdefault(key, _Group(key))
+        group.watches.setdefault(media_task_id, []).append(watch)
+        poller._count += 1
+        poller._schedule(group, watch, poller._first_look(watch, loop.time()))
+        poller._news.set()
+        return poller, watch
+
+    def forget(self, watch: Watch) -> None:
+        """Ends the interest; the poller ends with its last watch."""
+        key = MediaHook.group_of(watch.media_task_id)
+        group = self._groups.get(key)
+        of_task = group.watches.get(watch.media_task_id, []) if group else []
+        if group is None or watch not in of_task:
+            return
+        of_task.remove(watch)
+        self._count -= 1
+        if not of_task:
+            del group.watches[watch.media_task_id]
+        if not group.watches:
+            del self._groups[key]
+        if not self._count:
+            self._news.set()
+
+    # When to ask.
+
+    def _pace(self, operation: str) -> _Pace:
+        pace = self._paces.get(operation)
+        if pace is None:
+            known = self._hook.operations.get(operation) if self._hook else None
+            pace = self._paces[operation] = _Pace(known.expected_seconds if known else 0.0)
+        return pace
+
+    def _first_look(self, watch: Watch, now: float) -> float:
+        if watch.submitted is None or not watch.operation or self._hook is None:
+            return now
+        pace = self._pace(watch.operation)
+        if not pace.seen and pace.scouts < SCOUTS:
+            pace.scouts += 1
+            return now
+        return max(watch.submitted + pace.first_look, now)
+
+    def _schedule(self, group: _Group, watch: Watch, due: float) -> None:
+        # An entry whose time is not the watch's own any more is void.
+        watch.due = due
+        heapq.heappush(group.queue, (due, next(self._order), watch))
+
+    def _again(self, group: _Group, watch: Watch, now: float, jitter: float, rounds: int = 1) -> None:
+        slower = 1.0
+        if watch.submitted is not None and watch.operation:
+            late = self._pace(watch.operation).late
+            slower = min(max((now - watch.submitted) / late, 1.0), SLOWEST) if late else 1.0
+        self._schedule(group, watch, now + watch.interval * jitter * max(slower, rounds))
+
+    def _learn(self, watch: Watch, now: float) -> None:
+        """From a task that has just ended: others of its operation may be done too."""
+        if watch.submitted is None or not watch.operation or not watch.asked:
+            return
+        pace = self._pace(watch.operation)
+        before = pace.first_look
+        pace.seen.append(now - watch.submitted)
+        if pace.first_look >= before:
+            return
+        for group in self._groups.values():
+            for waiting in itertools.chain.from_iterable(group.watches.values()):
+                if (
+                    waiting.operation == watch.operation
+                    and not waiting.asked
+                    and waiting.submitted is not None
+                ):
+                    first = max(waiting.submitted + pace.first_look, now)
+                    if first < waiting.due:
+                        self._schedule(group, waiting, first)
+
+    # The poller's own task.
+
+    async def _run(self) -> None:
+        pollers = self._of_loop[asyncio.get_running_loop()]
+        try:
+            while self._count:
+                known = self._hook
+                self._hook = await self._look_up()
+                self._hook.read_attempts = 1
+                if known is None:
+                    # Only now is it known how long their operations take.
+                    for group in self._groups.values():
+                        for watch in itertools.chain.from_iterable(group.watches.values()):
+                            self._schedule(group, watch, self._first_look(watch, watch.due))
+                async with self._hook:
+                    await self._ask_until_told(self._hook)
+        except BaseException as error:
+            # Without this a failure here would leave every trigger waiting until its deadline.
+            for watch in list(self._all()):
+                watch.error = error
+                watch.tell()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            if pollers.get(self.media_conn_id) is self:
+                del pollers[self.media_conn_id]
+
+    def _all(self) -> itertools.chain[Watch]:
+        return itertools.chain.from_iterable(
+            itertools.chain.from_iterable(group.watches.values()) for group in self._groups.values()
+        )
+
+    async def _look_up(self) -> MediaHook:
+        """The connection's hook; Airflow itself may be away for a while, and a look-up is not cheap."""
+        loop = asyncio.get_running_loop()
+        self._hook_until = loop.time() + HOOK_LIFETIME
+        for attempt in itertools.count():
+            try:
+                return await asyncio.to_thread(get_media_hook, self.media_conn_id)
+            except MediaTaskError:
+                raise
+            except Exception as error:
+                if self._hook is not None:
+                    log.warning(
+                        "%s cannot be looked up anew, going on as before: %r", self.media_conn_id, error
+                    )
+                    return self._hook
+                if loop.time() >= self._hook_until:
+                    raise
+                log.warning("%s cannot be looked up yet: %r", self.media_conn_id, error)
+                await asyncio.sleep(min(2.0**attempt, 30.0))
+        raise AssertionError("unreachable")
+
+    async def _ask_until_told(self, hook: MediaHook) -> None:
+        """Until nobody waits any more, or the connection has to be looked up anew."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._count and loop.time() < self._hook_until:
+                self._news.clear()
+                now = loop.time()
+                due, key = self._earliest(hook)
+                start = max(due, self._next_request, self._paused_until)
+                if start > now:
+                    await self._sleep(min(start, self._hook_until) - now)
+                elif len(self._requests) >= (1 if self.trouble else hook.max_connections):
+                    await asyncio.wait(self._requests, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    self._ask_next(hook, key, now)
+            if self._requests and self._count:
+                await asyncio.wait(self._requests)
+            if not self._count:
+                # Whoever comes from here on starts a poller of its own.
+                self._of_loop[loop].pop(self.media_conn_id, None)
+        finally:
+            for request in self._requests:
+                request.cancel()
+            await asyncio.gather(*self._requests, return_exceptions=True)
+
+    def _ask_next(self, hook: MediaHook, key: str, now: float) -> None:
+        group = self._groups[key]
+        coroutine: Coroutine[Any, Any, None]
+        if self._sweeps(hook, group) and (group.next_sweep is None or group.next_sweep <= now):
+            group.next_sweep = float("inf")
+            coroutine = self._sweep(hook, group)
+            gap = 0.0
+        else:
+            batch = self._take(group, hook.batch_size)
+            if not batch:
+                return
+            coroutine = self._ask(hook, group, batch)
+            # As many requests as one round needs, evenly over the shortest interval of the round.
+            gap = min(watch.interval for watch in batch) / max(self._count / hook.batch_size, 1.0)
+        self._next_request = max(self._next_request, now - gap) + gap
+        request = asyncio.get_running_loop().create_task(coroutine)
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until something may have become due; at once when that changes."""
+        waiter = asyncio.ensure_future(self._news.wait())
+        try:
+            await asyncio.wait({waiter}, timeout=seconds)
+        finally:
+            waiter.cancel()
+
+    def _earliest(self, hook: MediaHook) -> tuple[float, str]:
+        """When something is due next, and in which group; infinity while all questions are under way."""
+        best = (float("inf"), "")
+        for key, group in self._groups.items():
+            while group.queue and not self._is_valid(group, group.queue[0]):
+                heapq.heappop(group.queue)
+            due = group.queue[0][0] if group.queue else float("inf")
+            if self._sweeps(hook, group) and group.next_sweep is not None:
+                # While its list is being read, the tasks of a group are not asked for by themselves.
+                due = min(due, group.next_sweep) if group.next_sweep < float("inf") else group.next_sweep
+            best = min(best, (due, key))
+        return best
+
+    @staticmethod
+    def _is_valid(group: _Group, entry: tuple[float, int, Watch]) -> bool:
+        due, _, watch = entry
+        return watch.due == due and watch in group.watches.get(watch.media_task_id, ())
+
+    @staticmethod
+    def _sweeps(hook: MediaHook, group: _Group) -> bool:
+        return len(group.watches) >= SWEEP_FROM and bool(hook.lists_of(group.key))
+
+    def _pop_due(self, group: _Group, now: float) -> list[Watch]:
+        due = []
+        while group.queue and group.queue[0][0] <= now:
+            entry = heapq.heappop(group.queue)
+            if self._is_valid(group, entry):
+                due.append(entry[2])
+        return due
+
+    def _take(self, group: _Group, batch_size: int) -> list[Watch]:
+        """The next batch of *group*, filled up with what is due next."""
+        batch: list[Watch] = []
+        ids: set[str] = set()
+        limit = batch_size
+        while group.queue and len(ids) < limit:
+            entry = heapq.heappop(group.queue)
+            if self._is_valid(group, entry):
+                watch = entry[2]
+                watch.due = float("nan")
+                limit = min(limit, watch.company or batch_size)
+                batch.append(watch)
+                ids.add(watch.media_task_id)
+        return batch
+
+    # What becomes of the answers.
+
+    async def _ask(self, hook: MediaHook, group: _Group, batch: list[Watch]) -> None:
+        answers: dict[str, MediaTask | MediaTaskError]
+        sent = asyncio.get_running_loop().time()
+        try:
+            answers = await hook.aread_tasks(dict.fromkeys(watch.media_task_id for watch in batch))
+        except Exception as raised:  # noqa: BLE001  # whatever it is, it must not strand a batch
+            error = self._failed(hook, raised, sent)
+            answers = dict.fromkeys((watch.media_task_id for watch in batch), error)
+            if len(batch) > 1 and not self.trouble:
+                # One task may be what spoils the answer: ask for it in ever smaller company.
+                for watch in batch:
+                    watch.company = max(len(batch) // 2, 1)
+        else:
+            self._answered(sent)
+        now = asyncio.get_running_loop().time()
+        # One jitter for the batch keeps its tasks together.
+        jitter = random.uniform(1.0, 1.1)  # noqa: S311  # spreads requests, guards nothing
+        rounds = UNSEEN_ROUNDS if self._sweeps(hook, group) else 1
+        for watch in batch:
+            self._tell(watch, answers[watch.media_task_id], now)
+            self._again(group, watch, now, jitter, rounds)
+        self._news.set()
+
+    async def _sweep(self, hook: MediaHook, group: _Group) -> None:
+        """Looks for the group's tasks in the provider's lists, page by page, as long as they show any."""
+        loop = asyncio.get_running_loop()
+        interval = min(watches[0].interval for watches in group.watches.values())
+        sent = loop.time()
+        try:
+            for word in hook.lists_of(group.key):
+                seen: set[str] = set()
+                for page in itertools.count():
+                    tasks, more = await hook.aread_page(group.key, word, page)
+                    fresh = {task.id: task for task in tasks if task.id not in seen}
+                    seen.update(fresh)
+                    awaited = self._tell_page(group, fresh, loop.time())
+                    # The order of a list is nobody's promise: what it hides is asked for by itself, later.
+                    if not more or not awaited or len(seen) > 2 * len(group.watches) + len(tasks):
+                        break
+        except Exception as raised:  # noqa: BLE001  # as for a batch
+            self._failed(hook, raised, sent)
+        else:
+            self._answered(sent)
+        now = loop.time()
+        group.next_sweep = now + interval
+        for watch in self._pop_due(group, now):
+            # The list has answered for it, if only by its silence; from now on that is not enough.
+            rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below
+            watch.swept = True
+            self._schedule(group, watch, now + watch.interval * rounds)
+        self._news.set()
+
+    def _tell_page(self, group: _Group, tasks: dict[str, MediaTask], now: float) -> int:
+        """Tells the waiters what a page shows of their tasks; how many tasks that were."""
+        awaited = 0
+        for media_task_id, task in tasks.items():
+            watches = group.watches.get(media_task_id)
+            for watch in watches or ():
+                self._tell(watch, task, now)
+                self._again(group, watch, now, 1.0, UNSEEN_ROUNDS)
+            awaited += bool(watches)
+        return awaited
+
+    def _tell(self, watch: Watch, answer: MediaTask | MediaTaskError, now: float) -> None:
+        watch.asked += 1
+        if isinstance(answer, MediaTask):
+            watch.company = watch.failing_since = None
+            # The provider's document has been read; ten thousand of them need not be kept.
+            before, watch.task = watch.task, replace(answer, raw={})
+            if answer.status.is_terminal:
+                self._learn(watch, now)
+            if before is None or before.status != answer.status:
+                watch.tell()
+            return
+        if self.trouble and not isinstance(answer, MediaAuthError):
+            # The account is the trouble, not the task. A refused key, though, does not mend by waiting.
+            watch.failing_since = None
+            return
+        if watch.failing_since is None:
+            watch.failing_since = now
+        grace = NOT_FOUND_GRACE if isinstance(answer, MediaNotFoundError) else UNREADABLE_GRACE
+        if now - watch.failing_since >= grace:
+            watch.error = answer
+            watch.tell()
+
+    def _failed(self, hook: MediaHook, raised: Exception, sent: float) -> MediaTaskError:
+        error = raised if isinstance(raised, MediaTaskError) else MediaProviderError(f"{raised!r:.300}")
+        now = asyncio.get_running_loop().time()
+        # Requests that were under way together fail together: that is one failure, not several in a row.
+        if sent >= self._failed_at:
+            self._failures += 1
+            self._failed_at = now
+        if isinstance(error, MediaAuthError):
+            # The key may have been changed: look at the connection again before the next question.
+            self._hook_until = min(self._hook_until, now)
+        if self._failures < OUTAGE_AFTER and not isinstance(error, (MediaRateLimitError, MediaAuthError)):
+            return error
+        if self.trouble is None:
+            log.warning(
+                "%s (%s): status requests fail, %d tasks keep waiting and nothing is lost: %s",
+                self.media_conn_id,
+                hook.conn_type,
+                self._count,
+                error,
+            )
+        self.trouble = error.message
+        pause = max(error.retry_after or 0.0, min(2.0 ** min(self._failures, 10), LONGEST_PAUSE))
+        pause *= random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
+        self._paused_until = max(self._paused_until, now + pause)
+        return error
+
+    def _answered(self, sent: float) -> None:
+        # What was under way when the trouble began says nothing of its end.
+        if sent < self._failed_at:
+            return
+        self._failures = 0
+        if self.trouble is not None:
+            log.info("%s: status requests are answered again", self.media_conn_id)
+            self.trouble = None
+            self._paused_until = 0.0
+            for watch in self._all():
+                watch.company = watch.failing_since = None

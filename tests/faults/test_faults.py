@@ -1,0 +1,28 @@
+"""Each row of the table: what a fault costs, and what comes of it. Run by `scripts/test --faults` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from .rig import Outcome
+from .scenarios import SCENARIOS, Case, cases
+
+
+CASES = [case for scenario in SCENARIOS for case in cases(scenario)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fault(case: Case, outcomes: Mapping[str, Outcome]) -> None:
+    """The provider's ledger has as many entries as promised, and every task ends as promised."""
+    if str(case) not in outcomes:
+        pytest.skip("not among the chosen scenarios")
+    number = case.scenario.modes[case.mode]
+    expected = Outcome(number * case.scenario.paid, {case.scenario.outcome: number}, case.scenario.tries, [])
+    outcome = outcomes[str(case)]
+
+    assert (outcome.paid, outcome.states, outcome.doubts) == (expected.paid, expected.states, [])
+    least, most = expected.tries
+    assert least <= outcome.tries[0], "the fault was not met"
+    assert outcome.tries[1] <= most

@@ -1,0 +1,162 @@
+"""A task instance whose tries the tests of `submission.py` run, kill and repeat."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+
+from airflow_media_tasks import submission
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.hooks.conversations import ConversationHook
+from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submission import KEY, Record, Submission
+from airflow_media_tasks.task import (
+    MediaTask,
+)
+
+
+Connect = Callable[..., str]
+
+PROVIDERS = ("vap", "acedata", "kling")
+OPERATION = {"vap": "text_to_video", "acedata": "veo/text_to_video", "kling": "text_to_video"}
+
+log = logging.getLogger(__name__)
+
+
+class Killed(BaseException):
+    """The worker is gone."""
+
+
+class Store:
+    """A task state store in memory, and what can happen to the worker that writes to it.
+
+    :param after_intent: called when an intent has been written and nothing has been sent yet.
+    :param before_result: called when the provider has answered and nothing of it has been written yet.
+    :param is_stale: Airflow has replaced this worker: it reads nothing and its writes are refused.
+    """
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.after_intent: Callable[[], None] = lambda: None
+        self.before_result: Callable[[], None] = lambda: None
+        self.is_stale = False
+        self.writes = 0
+
+    def get(self, key: str) -> Any:
+        """What was written, as JSON has it; a worker that was replaced is told that there is nothing."""
+        assert key == KEY
+        return None if self.is_stale else json.loads(json.dumps(self.value))
+
+    def set(self, key: str, value: Any, *, retention: object = None) -> None:
+        """Writes, and lets happen what is to happen."""
+        assert (key, retention) == (KEY, submission.NEVER_EXPIRE)
+        if value["phase"] != "intent":
+            self.before_result()
+        self._write(value)
+        if value["phase"] == "intent":
+            self.after_intent()
+
+    def delete(self, key: str) -> None:
+        """Forgets the record."""
+        assert key == KEY
+        self._write(None)
+
+    def _write(self, value: Any) -> None:
+        if self.is_stale:
+            raise AirflowRuntimeError(
+                ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 404})
+            )
+        self.value = json.loads(json.dumps(value))
+        self.writes += 1
+
+
+class Clock:
+    """The submission's clock: it sleeps in no time, and takes the simulator's along."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.slept = 0.0
+        self._simulator = simulator
+        self._lock = threading.Lock()
+
+    @classmethod
+    def instead_of_time(cls, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """What the submission takes for the time from now on; reads are repeated without a pause."""
+        clock = cls(simulator)
+        monkeypatch.setattr(submission, "time", clock)
+        monkeypatch.setattr(ConversationHook, "retry_wait", 0.0)
+        return clock
+
+    def time(self) -> float:
+        """Unix seconds."""
+        return time.time() + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        """Lets the time pass, here and at the provider."""
+        with self._lock:
+            self.slept += seconds
+            self._simulator.advance(seconds)
+
+
+class Place:
+    """One task instance, whose tries can be run one after the other."""
+
+    def __init__(self, conn_type: str, media_conn_id: str, map_index: int = -1) -> None:
+        self.store = Store()
+        self.media_conn_id = media_conn_id
+        self.operation = OPERATION[conn_type]
+        self.arguments: dict[str, Any] = {"prompt": "a fox [sim:queued=0] [sim:seconds=60]"}
+        self.on_unknown = "stop"
+        self.ti = SimpleNamespace(
+            dag_id="films", run_id="manual__1", task_id="video", map_index=map_index, max_tries=1
+        )
+
+    @property
+    def context(self) -> Context:
+        """What `Submission` uses of a context."""
+        return cast("Context", {"ti": self.ti, "task_state_store": self.store})
+
+    @property
+    def record(self) -> Record | None:
+        """What is written down."""
+        return Record.load(self.context)
+
+    def run(self, **arguments: Any) -> MediaTask:
+        """One try, up to where it would wait."""
+        hook = get_media_hook(self.media_conn_id)
+        name, checked = hook.check(self.operation, {**self.arguments, **arguments})
+        return Submission(hook, name, checked, self.context, self.on_unknown, log).once()
+
+    def run_and_die(self, moment: str) -> None:
+        """A try whose worker is killed at *moment*, a hook of `Store`."""
+        setattr(self.store, moment, die)
+        with pytest.raises(Killed):
+            self.run()
+        setattr(self.store, moment, lambda: None)
+
+    def clear(self) -> None:
+        """What Airflow does to `max_tries` when somebody clears the task."""
+        self.ti.max_tries += 1
+
+    def decide(self, **change: Any) -> None:
+        """What the command line writes."""
+        self.store.value.update(change)
+
+
+def die() -> None:
+    """Ends the worker."""
+    raise Killed
+
+
+def own_id(entry: dict[str, Any]) -> str:
+    """The provider's id of a ledger's entry."""
+    return str(entry["id"])
