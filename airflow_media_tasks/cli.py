@@ -103,7 +103,7 @@ class _Airflow:
         self._token = os.environ.get("AIRFLOW_API_TOKEN") or self._log_in()
 
     def record(self) -> dict[str, Any]:
-        value = self._call("GET", self._entry)["value"]
+        value = self._value("value", self._call("GET", self._entry))
         if not isinstance(value, dict):
             raise SystemExit(f"the record is not one of ours: {value!r:.200}")
         return value
@@ -113,12 +113,17 @@ class _Airflow:
 
     def _log_in(self) -> str:
         if self._username is None:
-            return str(self._call("GET", "/auth/token")["access_token"])
+            return str(self._value("access_token", self._call("GET", "/auth/token")))
         password = os.environ.get("AIRFLOW_API_PASSWORD") or getpass.getpass(
             f"password of {self._username}: "
         )
         login = {"username": self._username, "password": password}
-        return str(self._call("POST", "/auth/token", login)["access_token"])
+        return str(self._value("access_token", self._call("POST", "/auth/token", login)))
+
+    def _value(self, key: str, answer: Any) -> Any:
+        if not isinstance(answer, dict) or key not in answer:
+            raise SystemExit(f"{self._base} does not answer as Airflow's API does: {answer!r:.200}")
+        return answer[key]
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         if not self._base.startswith(("http://", "https://")):
@@ -135,10 +140,14 @@ class _Airflow:
             with urllib.request.urlopen(request, data, timeout=60) as reply:  # noqa: S310  # as above
                 text = reply.read()
         except urllib.error.HTTPError as error:
-            raise SystemExit(_advice(error, method, path)) from None
+            with error:
+                raise SystemExit(_advice(error, method, path)) from None
         except OSError as error:
             raise SystemExit(f"Airflow's API server at {self._base} cannot be reached: {error}") from None
-        return json.loads(text) if text else {}
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
 
 
 def _advice(error: urllib.error.HTTPError, method: str, path: str) -> str:

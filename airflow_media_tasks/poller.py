@@ -11,6 +11,7 @@ import contextvars
 import heapq
 import itertools
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -68,6 +69,7 @@ class Watch:
         "error",
         "failing_since",
         "interval",
+        "looked",
         "media_task_id",
         "operation",
         "submitted",
@@ -85,6 +87,7 @@ class Watch:
         self.task: MediaTask | None = None
         self.error: BaseException | None = None
         self.asked = 0
+        self.looked: float | None = None
         self.swept = False
         self.company: int | None = None
         self.failing_since: float | None = None
@@ -240,10 +243,14 @@ class Poller:
 
     def _learn(self, watch: Watch, now: float) -> None:
         """From a task that has just ended: others of its operation may be done too."""
-        if watch.submitted is None or not watch.operation or not watch.asked:
+        if watch.submitted is None or not watch.operation:
             return
         pace = self._pace(watch.operation)
         before = pace.first_look
+        not_yet = watch.submitted + before if watch.looked is None else watch.looked
+        if now - not_yet > watch.interval * SLOWEST:
+            # Nobody looked for a while (a restart, an outage), so it may have ended long ago.
+            return
         pace.seen.append(now - watch.submitted)
         if pace.first_look >= before:
             return
@@ -296,16 +303,14 @@ class Poller:
         self._hook_until = loop.time() + HOOK_LIFETIME
         for attempt in itertools.count():
             try:
-                return await asyncio.to_thread(get_media_hook, self.media_conn_id)
-            except MediaTaskError:
-                raise
+                return await asyncio.to_thread(_hook_with_settings, self.media_conn_id)
             except Exception as error:
                 if self._hook is not None:
                     log.warning(
                         "%s cannot be looked up anew, going on as before: %r", self.media_conn_id, error
                     )
                     return self._hook
-                if loop.time() >= self._hook_until:
+                if isinstance(error, MediaTaskError) or loop.time() >= self._hook_until:
                     raise
                 log.warning("%s cannot be looked up yet: %r", self.media_conn_id, error)
                 await asyncio.sleep(min(2.0**attempt, 30.0))
@@ -344,7 +349,7 @@ class Poller:
             coroutine = self._sweep(hook, group)
             gap = 0.0
         else:
-            batch = self._take(group, hook.batch_size)
+            batch = self._take(group, hook, now)
             if not batch:
                 return
             coroutine = self._ask(hook, group, batch)
@@ -390,22 +395,34 @@ class Poller:
         while group.queue and group.queue[0][0] <= now:
             entry = heapq.heappop(group.queue)
             if self._is_valid(group, entry):
+                entry[2].due = math.nan
                 due.append(entry[2])
         return due
 
-    def _take(self, group: _Group, batch_size: int) -> list[Watch]:
+    def _take(self, group: _Group, hook: MediaHook, now: float) -> list[Watch]:
         """The next batch of *group*, filled up with what is due next."""
         batch: list[Watch] = []
         ids: set[str] = set()
-        limit = batch_size
+        limit = hook.batch_size
+        next_sweep = group.next_sweep if self._sweeps(hook, group) else None
         while group.queue and len(ids) < limit:
             entry = heapq.heappop(group.queue)
             if self._is_valid(group, entry):
                 watch = entry[2]
-                watch.due = float("nan")
-                limit = min(limit, watch.company or batch_size)
-                batch.append(watch)
+                if entry[0] > now and not batch:
+                    heapq.heappush(group.queue, entry)
+                    break
+                if next_sweep is not None and not watch.swept:
+                    # The list may answer for it, and is about to be read again.
+                    self._schedule(group, watch, max(next_sweep, entry[0]))
+                    continue
+                limit = min(limit, watch.company or hook.batch_size)
                 ids.add(watch.media_task_id)
+                # One answer serves all who wait for a task, whenever each of them would have asked.
+                for waiter in group.watches[watch.media_task_id]:
+                    if not math.isnan(waiter.due):
+                        waiter.due = float("nan")
+                        batch.append(waiter)
         return batch
 
     # What becomes of the answers.
@@ -434,27 +451,29 @@ class Poller:
         self._news.set()
 
     async def _sweep(self, hook: MediaHook, group: _Group) -> None:
-        """Looks for the group's tasks in the provider's lists, page by page, as long as they show any."""
+        """Looks for the group's tasks in the provider's lists, as long as most of their pages show any."""
         loop = asyncio.get_running_loop()
-        interval = min(watches[0].interval for watches in group.watches.values())
+        interval = min((watches[0].interval for watches in group.watches.values()), default=0.0)
         sent = loop.time()
         try:
             for word in hook.lists_of(group.key):
                 seen: set[str] = set()
+                barren = 0
                 for page in itertools.count():
                     tasks, more = await hook.aread_page(group.key, word, page)
                     fresh = {task.id: task for task in tasks if task.id not in seen}
                     seen.update(fresh)
                     awaited = self._tell_page(group, fresh, loop.time())
+                    barren += 1 if not awaited else -1
                     # The order of a list is nobody's promise: what it hides is asked for by itself, later.
-                    if not more or not awaited or len(seen) > 2 * len(group.watches) + len(tasks):
+                    if not more or not fresh or barren > 1 or len(seen) > 2 * len(group.watches) + len(tasks):
                         break
         except Exception as raised:  # noqa: BLE001  # as for a batch
             self._failed(hook, raised, sent)
         else:
             self._answered(sent)
         now = loop.time()
-        group.next_sweep = now + interval
+        group.next_sweep = max(sent + interval, now)
         for watch in self._pop_due(group, now):
             # The list has answered for it, if only by its silence; from now on that is not enough.
             rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below
@@ -481,6 +500,8 @@ class Poller:
             before, watch.task = watch.task, replace(answer, raw={})
             if answer.status.is_terminal:
                 self._learn(watch, now)
+            else:
+                watch.looked = now
             if before is None or before.status != answer.status:
                 watch.tell()
             return
@@ -532,3 +553,10 @@ class Poller:
             self._paused_until = 0.0
             for watch in self._all():
                 watch.company = watch.failing_since = None
+
+
+def _hook_with_settings(media_conn_id: str) -> MediaHook:
+    """The hook of a connection that has been read, so that no request has to wait for that. Blocking."""
+    hook = get_media_hook(media_conn_id)
+    _ = hook.settings
+    return hook

@@ -378,13 +378,13 @@ class Deployment:
         return self.request("GET", f"pools/{pool}")
 
     def create_connection(self, connection_id: str, conn_type: str, **fields: object) -> None:
-        """Store a connection: `host`, `login`, `password`, `port`, `extra` (a JSON text)."""
+        """Store a connection: `host`, `login`, `password`, `extra` (a JSON text)."""
         body = {"connection_id": connection_id, "conn_type": conn_type, **fields}
         self.request("POST", "connections", json=body)
 
 
 def main(mark: str, home: str | None = None) -> None:
-    """Guard a deployment: when the process that made it is gone, end what has the mark and remove its home."""
+    """Guard a deployment: when the process that made it is gone, end what has the mark, remove its home."""
     sys.stdin.buffer.read()  # returns when the other end of the pipe is closed, however its process ended
     end(mark)
     if home is not None:

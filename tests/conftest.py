@@ -145,7 +145,7 @@ def context() -> dict[str, Any]:
         map_index=-1,
         max_tries=0,
         try_number=1,
-        xcom_push=pushed.__setitem__,
+        xcom_push=lambda key, value: pushed.update({key: value}),
     )
     return {"ti": ti, "task_state_store": StateStore(), "pushed": pushed}
 

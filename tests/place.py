@@ -130,11 +130,15 @@ class Place:
         """What is written down."""
         return Record.load(self.context)
 
-    def run(self, **arguments: Any) -> MediaTask:
-        """One try, up to where it would wait."""
+    def submission(self, **arguments: Any) -> Submission:
+        """What one try wants to have submitted."""
         hook = get_media_hook(self.media_conn_id)
         name, checked = hook.check(self.operation, {**self.arguments, **arguments})
-        return Submission(hook, name, checked, self.context, self.on_unknown, log).once()
+        return Submission(hook, name, checked, self.context, self.on_unknown, log)
+
+    def run(self, **arguments: Any) -> MediaTask:
+        """One try, up to where it would wait."""
+        return self.submission(**arguments).once()
 
     def run_and_die(self, moment: str) -> None:
         """A try whose worker is killed at *moment*, a hook of `Store`."""

@@ -279,6 +279,11 @@ class Protocol(RuleBasedStateMachine):
         finally:
             self.patch.undo()
 
+    @property
+    def may_pay_twice(self) -> bool:
+        """Whether a new submission was asked for when nobody can know about the one before."""
+        return self.on_unknown == "resubmit" and self.world.shows == "nothing"
+
     # What the model's provider and store report.
 
     def happens(self, hook: Hook, moment: str) -> None:
@@ -295,11 +300,7 @@ class Protocol(RuleBasedStateMachine):
         for earlier in self.world.accepted:
             if earlier.is_given_up or earlier.client_ref == SIBLING:
                 continue
-            if (
-                self.on_unknown == "resubmit"
-                and self.world.shows == "nothing"
-                and earlier.id not in self.known
-            ):
+            if self.may_pay_twice and earlier.id not in self.known:
                 continue
             assert earlier.status.is_terminal, f"paid while {earlier.id} is running"
             if earlier.generation == self.generation:
@@ -322,10 +323,21 @@ class Protocol(RuleBasedStateMachine):
             if task.status is TaskStatus.SUCCEEDED
             and task.generation == self.generation
             and not task.is_given_up
-            and (self.on_unknown == "stop" or self.world.shows != "nothing" or task.id in self.known)
+            and (not self.may_pay_twice or task.id in self.known)
         ]
+        cleared = [
+            task.id
+            for task in self.world.accepted
+            if task.status.is_terminal and task.generation != self.generation
+        ]
+        phase = self.stored and self.stored["phase"]
         outcome = self._try(plan)
+        if isinstance(outcome, SubmissionOutcomeUnknown):
+            assert "airflow media-tasks adopt d r t MEDIA_TASK_ID" in outcome.message
+            assert "airflow media-tasks resubmit d r t" in outcome.message
         if isinstance(outcome, MediaTask):
+            if phase in ("submitted", "finished") and outcome.status.is_terminal:
+                assert outcome.id not in cleared, "a clear made nothing new"
             assert self.stored["media_task_id"] == outcome.id
             assert outcome.id not in [task.id for task in self.world.accepted if task.client_ref == SIBLING]
             assert not made or outcome.id in made, "a paid success is lost"
@@ -408,8 +420,6 @@ class Protocol(RuleBasedStateMachine):
             task = todo.once()
         except SubmissionOutcomeUnknown as question:
             self.asked = True
-            assert "airflow media-tasks adopt d r t MEDIA_TASK_ID" in question.message
-            assert "airflow media-tasks resubmit d r t" in question.message
             return question
         except MediaTaskError as error:
             return error

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_media_tasks.task import (
@@ -78,6 +78,7 @@ def same(error: MediaTaskError | None, other: MediaTaskError | None) -> bool:
 # Tasks.
 
 
+@settings(deadline=None)
 @given(tasks)
 def test_round_trip_through_json(task: MediaTask) -> None:
     """A task survives its dict, and that dict survives JSON, with its files, cost and error."""
@@ -262,6 +263,7 @@ def test_status_is_its_word() -> None:
 # Errors.
 
 
+@settings(deadline=None)
 @given(errors)
 def test_error_survives_dict_pickle_and_copy(error: MediaTaskError) -> None:
     """An error keeps its class, its words and its fields through its dict, pickle and copy."""

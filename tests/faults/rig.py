@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +193,11 @@ class Rig:
         return [each for each in found if each.map_index >= 0 or not each.task_id.endswith("_mapped")]
 
     def until(
-        self, scenario: Scenario, condition: Callable[[Instance], bool], what: str, seconds: float = 300.0
+        self,
+        scenario: Scenario,
+        condition: Callable[[Instance], bool],
+        what: str,
+        seconds: float = SIDE_BY_SIDE_SECONDS,
     ) -> list[Instance]:
         """Wait until all task instances of the scenario fulfil the condition.
 
@@ -202,7 +207,7 @@ class Rig:
         ends = time.monotonic() + seconds
         while True:
             found = self.instances(scenario)
-            if len(found) == expected and all(condition(each) for each in found):
+            if len([each for each in found if condition(each)]) == expected:
                 return found
             if time.monotonic() > ends:
                 raise DeploymentError(f"not all {what} after {seconds:.0f} s: {self._states(scenario)}")
@@ -245,10 +250,15 @@ class Rig:
             doubts += self._silent(case, mine)
         return Outcome(len(self._paid(case)), states, (min(tries), max(tries)), doubts)
 
-    def _paid(self, case: Case) -> list[dict[str, Any]]:
+    def _paid(self, case: Case, index: int | None = None) -> list[dict[str, Any]]:
+        """Ledger entries of the case, or of the task instance with this index, if the prompt has it."""
         tag = f"{case.scenario.name} {case.mode} "
+        end = "" if index is None else f"] {max(index, 0)}"
         entries = self._simulators[case.scenario.name].ledger(case.provider)
-        return [entry for entry in entries if tag in json.dumps(entry["request"])]
+        prompts = [str(entry["request"]) for entry in entries]
+        return [
+            entry for entry, prompt in zip(entries, prompts, strict=True) if tag in prompt and end in prompt
+        ]
 
     def _silent(self, case: Case, instances: Sequence[Instance]) -> Iterator[str]:
         for each in instances:
@@ -308,9 +318,20 @@ class Rig:
             self._doubts[scenario.name].append("not all went on waiting")
         simulator.advance(FOREVER)
 
+    def _deferral_times_out(self, scenario: Scenario) -> None:
+        self.until(scenario, lambda each: each.waits and each.try_number > 1, "wait again")
+        self._simulators[scenario.name].advance(FOREVER)
+
     def _has_no_room(self, scenario: Scenario) -> None:
         """Every submission is refused for half a minute, counted from when all have tried."""
-        self.until(scenario, lambda each: each.state == "deferred", "are refused")
+        refused: set[tuple[str, int]] = set()
+
+        def was_refused(each: Instance) -> bool:
+            if each.state == "deferred":
+                refused.add((each.task_id, each.map_index))
+            return (each.task_id, each.map_index) in refused
+
+        self.until(scenario, was_refused, "were refused")
         time.sleep(CONCURRENCY_SECONDS)
         if self._simulators[scenario.name].ledger():
             self._doubts[scenario.name].append("a submission was accepted meanwhile")
@@ -341,6 +362,29 @@ class Rig:
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
         self._clear(scenario)
         self.until(scenario, lambda each: each.state == "success" and each.try_number > 1, "succeeded again")
+
+    def _person_adopts(self, scenario: Scenario) -> None:
+        """What the message of `SubmissionOutcomeUnknown` says: adopt by the command, then clear."""
+        failed = self.until(scenario, lambda each: each.state == "failed", "have stopped")
+        server = ["--api-url", self.cluster.url, "--username", self.cluster.username]
+        for each in failed:
+            [case] = [case for case in cases(scenario) if case.task_id == each.task_id]
+            [entry] = self._paid(case, each.map_index)
+            place = [scenario.name, self._runs[scenario.name], each.task_id, f"operations/{entry['id']}"]
+            subprocess.run(
+                [
+                    *self.cluster.airflow("media-tasks", "adopt", *place),
+                    "--map-index",
+                    str(each.map_index),
+                    *server,
+                ],
+                env={**self.cluster.environment, "AIRFLOW_API_PASSWORD": self.cluster.password},
+                check=True,
+                capture_output=True,
+                timeout=120,
+            )
+        self._clear(scenario)
+        self.until(scenario, lambda each: each.state == "success", "have succeeded")
 
     def _zombie_wakes(self, scenario: Scenario) -> None:
         """Wakes the sleeping try when the next one is at work: the task first, then what supervises it."""
@@ -416,10 +460,12 @@ class Rig:
 
 ACTS: dict[str, Callable[[Rig, Scenario], None]] = {
     **dict.fromkeys(OUTAGES, Rig._polling_fails),
+    "deferral_timeout": Rig._deferral_times_out,
     "refuses_concurrency": Rig._has_no_room,
     "user_fails": Rig._user_fails,
     "user_clears_deferred": Rig._user_clears_deferred,
     "user_clears_success": Rig._user_clears_success,
+    "person_adopts": Rig._person_adopts,
     "zombie": Rig._zombie_wakes,
 }
 SHAKES: dict[str, Callable[[Rig, Scenario], None]] = {

@@ -113,7 +113,7 @@ SIDE_BY_SIDE = [
         "deferral_timeout",
         "deferral timeout, then retry",
         "defer briefly",
-        seconds=30,
+        seconds=FOREVER,
         tries=(2, 4),
         log="nobody waits for it any more",
     ),
@@ -173,6 +173,7 @@ SIDE_BY_SIDE = [
         paid=2,
         tries=(2, 2),
         naive=True,
+        mapped=0,
     ),
     Scenario(
         "naive_raise_on_execute",
@@ -181,6 +182,7 @@ SIDE_BY_SIDE = [
         paid=2,
         tries=(2, 2),
         naive=True,
+        mapped=0,
     ),
     Scenario(
         "naive_raise_in_complete",
@@ -189,6 +191,7 @@ SIDE_BY_SIDE = [
         paid=2,
         tries=(2, 2),
         naive=True,
+        mapped=0,
     ),
 ]
 

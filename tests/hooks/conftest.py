@@ -15,6 +15,9 @@ from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.simulator import Simulator
 
 
+# These hold assertions and are no test modules themselves.
+pytest.register_assert_rewrite("tests.hooks.contract", "tests.hooks.input_contract")
+
 Call = Callable[..., Any]
 Connect = Callable[..., str]
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import structlog
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.simulator import Simulator
@@ -30,79 +28,12 @@ from airflow_media_tasks.task import (
     TaskStatus,
 )
 
-
-KEY = "a-key-that-nobody-may-see"
-VIDEO_ID = "stands for the id of a finished video"
-MARK = "reference 1/2"
+from .case import MARK
+from .input_contract import InputContract
 
 
-class HookContract:
-    """Set the attributes and inherit; what only one provider does is tested in its own class."""
-
-    hook_class: ClassVar[type[MediaHook]]
-    samples: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Good arguments for every operation."""
-    paid: ClassVar[str]
-    """The operation used where one is as good as another; it takes a prompt."""
-    other: ClassVar[str]
-    """One whose tasks belong to another group (service, path) than those of `paid`."""
-    foreign_ids: ClassVar[tuple[str, ...]]
-    """Ids of other providers and things that are no id at all."""
-    unknown_id: ClassVar[str]
-    """A well-formed id that no task has."""
-    concurrency_error: ClassVar[type[MediaTaskError]] = MediaRateLimitError
-    blocking: ClassVar[frozenset[str]] = frozenset()
-    """Operations whose submission answers when everything is made."""
-    ambiguous: ClassVar[frozenset[str]] = frozenset()
-    """Operations that cannot be told from a task's own document."""
-    cost_unit: ClassVar[str | None] = None
-    finds_by_request: ClassVar[bool] = True
-    """Whether a lost submission is found with no mark at all."""
-
-    # What a test is made of.
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """A test that asks for `operation` runs for each operation of the hook."""
-        if "operation" in metafunc.fixturenames:
-            metafunc.parametrize("operation", sorted(self.hook_class.operations))
-
-    def hook_for(self, connect: Any, sim: Simulator, **fields: Any) -> MediaHook:
-        """A hook of a connection to the simulator with these fields."""
-        conn_type = self.hook_class.conn_type
-        known = {"conn_type": conn_type, "host": f"{sim.url}/{conn_type}", "password": KEY}
-        hook = self.hook_class(connect(**{**known, **fields}))
-        hook.retry_wait = 0.001
-        return hook
-
-    @pytest.fixture
-    def hook(self, connect: Any, sim: Simulator) -> MediaHook:
-        """A hook with a good key, which does not dawdle between two tries."""
-        return self.hook_for(connect, sim)
-
-    def arguments(self, operation: str, hook: MediaHook, sim: Simulator) -> dict[str, Any]:
-        """The sample for *operation*, with a finished video where it asks for one."""
-        sample = dict(self.samples[operation])
-        if VIDEO_ID in sample.values():
-            made = self.finished(hook, sim, next(name for name in self.samples if "text_to_video" in name))
-            sample = {
-                word: made.files[0].id if value == VIDEO_ID else value for word, value in sample.items()
-            }
-        return sample
-
-    def with_words(self, words: str, operation: str | None = None) -> dict[str, Any]:
-        """The sample with *words* for the simulator in its prompt."""
-        return {**self.samples[operation or self.paid], "prompt": f"a lighthouse at dusk {words}"}
-
-    def finished(self, hook: MediaHook, sim: Simulator, operation: str | None = None) -> MediaTask:
-        """A task that has succeeded."""
-        operation = operation or self.paid
-        task = hook.submit(operation, self.samples[operation])
-        sim.advance(10)
-        return hook.get_task(task.id)
-
-    def expected_mark(self, operation: str) -> str | None:
-        """What the ledger's client_ref must contain after a submission marked with `MARK`, or None."""
-        raise NotImplementedError
+class HookContract(InputContract):
+    """Set the attributes of `HookCase` and inherit; what only one provider does is in its own class."""
 
     # Submitting and reading.
 
@@ -275,6 +206,15 @@ class HookContract:
             call(hook, "submit", self.paid, self.samples[self.paid])
         assert sim.ledger() == []
 
+    def test_refusal_says_how_long_to_wait(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
+        """A submission refused for its rate is not repeated here; its error says when it may be."""
+        sim.fault("rate_limit", on="submit", retry_after=7)
+        with pytest.raises(MediaRateLimitError) as caught:
+            call(hook, "submit", self.paid, self.samples[self.paid])
+        assert caught.value.retry_after == 7
+        assert caught.value.code is not None
+        assert sum(sim.requests().values()) == 1
+
     # Submissions of unknown outcome.
 
     @pytest.mark.parametrize(
@@ -439,227 +379,3 @@ class HookContract:
             call(hook, "get_tasks", ids)
         with pytest.raises(MediaProviderError):
             call(hook, "find_tasks", operation=self.paid)
-
-    # The connection.
-
-    def test_nobody_listens(self, connect: Any, sim: Simulator, call: Any, closed_port: int) -> None:
-        """Where nothing listens the error says unreachable, for a submission too: nothing was sent."""
-        hook = self.hook_for(connect, sim, host=f"http://127.0.0.1:{closed_port}")
-        for method, *given in (("submit", self.paid, self.samples[self.paid]), ("get_task", self.unknown_id)):
-            with pytest.raises(MediaProviderError, match="cannot be reached") as caught:
-                call(hook, method, *given)
-            assert caught.value.code == "unreachable"
-
-    def test_submission_waits_for_a_connection(
-        self, connect: Any, sim: Simulator, call: Any, closed_port: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A connection that is refused is tried again, even for a submission, which is then billed once."""
-        host = f"http://127.0.0.1:{closed_port}/{self.hook_class.conn_type}"
-        hook = self.hook_for(connect, sim, host=host)
-        late = Simulator(port=closed_port)
-        tries = 0
-        signed = hook._headers
-
-        def headers() -> dict[str, str]:
-            nonlocal tries
-            tries += 1
-            if tries == 3:
-                late.start()
-            return signed()
-
-        monkeypatch.setattr(hook, "_headers", headers)
-        try:
-            call(hook, "submit", self.paid, self.samples[self.paid])
-            assert len(late.ledger()) == 1
-        finally:
-            late.stop()
-        assert tries == 3
-
-    def test_connection_button(self, connect: Any, sim: Simulator, closed_port: int) -> None:
-        """Airflow's Test button tells a good key, a wrong one, a missing one and a wrong host apart."""
-        good, text = self.hook_for(connect, sim).test_connection()
-        assert good, text
-        assert text.startswith("ok, ")
-        bad = [
-            ({"password": "sim-bad-key"}, "invalid"),
-            ({"password": ""}, "has no password"),
-            ({"host": f"http://127.0.0.1:{closed_port}"}, "cannot be reached"),
-            ({"host": "ftp://example.com"}, "host must be a URL"),
-            ({"conn_type": "http"}, "has the type 'http'"),
-        ]
-        for fields, expected in bad:
-            good, text = self.hook_for(connect, sim, **fields).test_connection()
-            assert not good
-            assert expected in text
-            assert "sim-bad-key" not in text
-        assert self.hook_class("undefined").test_connection()[0] is False
-
-    def test_connection_of_another_type(self, connect: Any, sim: Simulator, call: Any) -> None:
-        """A connection of another type is refused, by name and with both types."""
-        hook = self.hook_for(connect, sim, conn_type="http")
-        with pytest.raises(MediaRequestError, match=rf"'account'.*'http'.*'{self.hook_class.conn_type}'"):
-            call(hook, "submit", self.paid, self.samples[self.paid])
-        assert sim.requests() == {}
-
-    def test_unknown_connection(self, sim: Simulator, call: Any) -> None:
-        """A connection id that is not defined is named in Airflow's own error."""
-        with pytest.raises(AirflowNotFoundException, match="undefined"):
-            call(self.hook_class("undefined"), "get_task", self.unknown_id)
-        assert sim.requests() == {}
-
-    def test_default_connection(self) -> None:
-        """Without a connection id it is the provider's default one."""
-        assert self.hook_class().media_conn_id == f"{self.hook_class.conn_type}_default"
-
-    @pytest.mark.parametrize("key", ["", "a-key\n", "ключ", "a\tkey"])
-    def test_key_that_cannot_be_one(self, connect: Any, sim: Simulator, call: Any, key: str) -> None:
-        """A missing key, or one with a line break or a foreign letter, is told before anything is sent."""
-        hook = self.hook_for(connect, sim, password=key)
-        with pytest.raises(MediaAuthError, match="'account'") as caught:
-            call(hook, "submit", self.paid, self.samples[self.paid])
-        assert not key or key not in str(caught.value)
-        assert sim.requests() == {}
-
-    @pytest.mark.parametrize(
-        "host", ["ftp://example.com", "https://", "http://[::1", "http://host:port", "http://host:99999"]
-    )
-    def test_host_that_is_no_address(self, connect: Any, sim: Simulator, call: Any, host: str) -> None:
-        """A host that is no address is refused, with its value and an example."""
-        hook = self.hook_for(connect, sim, host=host)
-        with pytest.raises(MediaRequestError, match="host must be a URL such as https://") as caught:
-            call(hook, "get_task", self.unknown_id)
-        assert repr(host.rstrip("/")) in str(caught.value)
-
-    def test_host_may_be_left_out(self, connect: Any) -> None:
-        """Without a host the provider's public address is used; a bare name gets https."""
-        name = self.hook_class.conn_type
-        assert self.hook_class(connect(conn_type=name)).settings.base_url == self.hook_class.base_url
-        bare = self.hook_class(connect(conn_type=name, host="proxy.example.com", port=8443))
-        assert bare.settings.base_url == "https://proxy.example.com:8443"
-
-    def test_settings_do_not_show_the_key(self, hook: MediaHook) -> None:
-        """What a debugger or a traceback prints of the settings has no secret in it."""
-        assert KEY not in repr(hook.settings)
-
-    # Arguments.
-
-    def test_unknown_operation_lists_what_there_is(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """An operation that the provider does not have is answered with all that it has."""
-        for wrong in ("paint_the_fence", "", None, ["text_to_image"]):
-            with pytest.raises(MediaRequestError) as caught:
-                call(hook, "submit", wrong, self.samples[self.paid])
-            assert all(name in str(caught.value) for name in hook.operations)
-        assert sim.requests() == {}
-
-    def test_missing_argument_is_named(self, operation: str, hook: MediaHook, sim: Simulator) -> None:
-        """For each operation, a missing or null argument is named; nothing is sent."""
-        required = hook.operations[operation].required
-        for word in required:
-            for sample in (
-                {key: value for key, value in self.samples[operation].items() if key != word},
-                {**self.samples[operation], word: None},
-            ):
-                with pytest.raises(MediaRequestError, match=f"{word!r}"):
-                    hook.submit(operation, sample)
-        for group in hook.operations[operation].one_of:
-            none = {key: value for key, value in self.samples[operation].items() if key not in group}
-            both = {**none, **{word: self.plausible(word) for word in group}}
-            for sample in (none, both):
-                with pytest.raises(MediaRequestError, match="exactly one of"):
-                    hook.submit(operation, sample)
-        assert sim.requests() == {}
-
-    @staticmethod
-    def plausible(word: str) -> Any:
-        """A value of the right type for *word*."""
-        return ["https://example.com/1.png"] if word.endswith("_urls") else "https://example.com/1.png"
-
-    @pytest.mark.parametrize(
-        ("wrong", "expected"),
-        [
-            ({"prompt": ""}, "argument 'prompt' of .* must be a text that is not empty, got ''"),
-            ({"prompt": "  "}, "'prompt'.*not empty"),
-            ({"prompt": 5}, "argument 'prompt' of .* must be a text, got 5"),
-            ({"prompt": ["a"]}, r"'prompt'.*must be a text, got \['a'\]"),
-            ({"negative_prompt": 1}, "'negative_prompt'"),
-            ({"model": ""}, "'model'"),
-            ({"aspect_ratio": 1.5}, "'aspect_ratio'.*1.5"),
-            ({"duration": "long"}, "argument 'duration' of .* number of seconds above 0, got 'long'"),
-            ({"duration": 0}, "'duration'.*above 0, got 0"),
-            ({"duration": True}, "'duration'.*got True"),
-            ({"count": 0}, "argument 'count' of .* whole number from 1, got 0"),
-            ({"count": 1.5}, "'count'.*1.5"),
-            ({"seed": -1}, "'seed'.*whole number from 0, got -1"),
-            ({"seed": "x"}, "'seed'.*'x'"),
-            ({"option": float("nan")}, "JSON"),
-            ({"option": float("inf")}, "JSON"),
-            ({"option": object()}, "JSON"),
-            ({"option": {1, 2}}, "JSON"),
-            ({"prompt": "half a pair \ud800"}, "JSON"),
-            ({5: "x"}, "argument names are texts, got 5"),
-        ],
-    )
-    def test_wrong_argument_is_refused_before_it_is_paid_for(
-        self, hook: MediaHook, sim: Simulator, call: Any, wrong: dict[Any, Any], expected: str
-    ) -> None:
-        """An argument of the wrong type or range is named with its value and what is allowed."""
-        with pytest.raises(MediaRequestError, match=expected):
-            call(hook, "submit", self.paid, {**self.samples[self.paid], **wrong})
-        assert sim.requests() == {}
-        assert sim.ledger() == []
-
-    @pytest.mark.parametrize("arguments", [None, "a prompt", ["a"], 5])
-    def test_arguments_that_are_no_dict(
-        self, hook: MediaHook, sim: Simulator, call: Any, arguments: Any
-    ) -> None:
-        """Arguments that are no dict are refused with the type that they have."""
-        with pytest.raises(MediaRequestError, match=f"must be a dict.*{type(arguments).__name__}"):
-            call(hook, "submit", self.paid, arguments)
-        assert sim.requests() == {}
-
-    def test_what_is_not_ours_passes_through(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """A key that this package does not know reaches the provider untouched."""
-        option = {"depth": [1, {"deep": None}], "text": "ü"}
-        call(hook, "submit", self.paid, {**self.samples[self.paid], "brand_new_option": option})
-        assert json.dumps(option) in json.dumps(sim.ledger()[0]["request"])
-
-    # Ids and what a provider cannot do.
-
-    def test_id_of_another_provider(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """An id of another provider's form is refused, with the form it should have, before any request."""
-        for wrong in (*self.foreign_ids, "", "  ", f"{self.unknown_id}\n", None, 5):
-            for method, given in (("get_task", wrong), ("get_tasks", [self.unknown_id, wrong])):
-                with pytest.raises(MediaRequestError, match=r"media_task_id .* is none of") as caught:
-                    call(hook, method, given)
-                assert hook.id_form in str(caught.value)
-                assert "'account'" in str(caught.value)
-        assert sim.requests() == {}
-
-    def test_what_the_provider_cannot_do(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """Asking to cancel, or for a balance, where there is no such thing says so and sends nothing."""
-        assert not hook.can_cancel
-        with pytest.raises(MediaRequestError, match="cannot cancel"):
-            call(hook, "cancel_task", self.unknown_id)
-        if not hook.has_balance:
-            with pytest.raises(MediaRequestError, match="balance"):
-                call(hook, "get_balance")
-        assert sim.requests() == {}
-
-    def test_one_client_for_many_calls(self, hook: MediaHook, sim: Simulator) -> None:
-        """Within `async with` all calls share one client, ten at a time, which is closed at its end."""
-
-        async def many() -> Any:
-            async with hook:
-                client = hook._async_client
-                tasks = await asyncio.gather(
-                    *(hook.asubmit(self.paid, self.samples[self.paid]) for _ in range(20))
-                )
-                found = await hook.aget_tasks(task.id for task in tasks)
-                assert hook._async_client is client
-            assert client is not None
-            assert client.is_closed
-            assert hook._async_client is None
-            return found
-
-        assert len(asyncio.run(many())) == 20
-        assert len(sim.ledger()) == 20

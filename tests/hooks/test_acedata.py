@@ -24,7 +24,8 @@ from airflow_media_tasks.task import (
 )
 
 from .by_hand import held, reply, told
-from .contract import MARK, VIDEO_ID, HookContract
+from .case import MARK, VIDEO_ID
+from .contract import HookContract
 
 
 URL = "https://cdn.acedata.cloud/1.mp4"

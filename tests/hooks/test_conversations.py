@@ -4,12 +4,10 @@ import asyncio
 import email.utils
 import gzip
 import json
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import jwt
@@ -39,99 +37,11 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
 )
 
+from .peer import Peer, hang_until, hang_up, reset, say, stop_in_the_middle, talk_nonsense
+
 
 KEY = "the-key/with=signs+in.it"
 Ask = Callable[..., Reply]
-
-
-class Peer(ThreadingHTTPServer):
-    """A provider that answers as it is told, and remembers what it was asked."""
-
-    daemon_threads = False
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.connections = 0
-        self.answer: Callable[[BaseHTTPRequestHandler], None] = lambda handler: say(handler, {"ok": True})
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Hands each request to the peer's `answer`."""
-
-    protocol_version = "HTTP/1.1"
-    server: Peer
-
-    def setup(self) -> None:
-        """Counts the connection."""
-        super().setup()
-        self.server.connections += 1
-
-    def respond(self) -> None:
-        """Answers one request."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.seen.append((self.command, self.path, headers, body))
-        self.server.answer(self)
-
-    do_GET = do_POST = respond  # noqa: N815  # the names that the server looks for
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing is printed."""
-
-
-def say(handler: BaseHTTPRequestHandler, body: Any, status: int = 200, **headers: str) -> None:
-    """Answers with JSON, or with bytes as they are."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    handler.send_response(status)
-    for name, value in {"Content-Length": str(len(content)), **headers}.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(content)
-
-
-def hang_up(handler: BaseHTTPRequestHandler) -> None:
-    """Closes the connection without a word."""
-    handler.connection.shutdown(socket.SHUT_RDWR)
-    handler.close_connection = True
-
-
-def reset(handler: BaseHTTPRequestHandler) -> None:
-    """Closes the connection with a reset."""
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
-    handler.close_connection = True
-
-
-def hang_until(
-    release: threading.Event, asked: threading.Event | None = None
-) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Tells that it was asked, and closes the connection without a word once it may."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        if asked is not None:
-            asked.set()
-        release.wait(10)
-        hang_up(handler)
-
-    return answer
-
-
-def stop_in_the_middle(handler: BaseHTTPRequestHandler) -> None:
-    """Closes the connection in the middle of the body that was promised."""
-    say(handler, b'{"task_id": "t', Content_Length="500")
-    hang_up(handler)
-
-
-def talk_nonsense(handler: BaseHTTPRequestHandler) -> None:
-    """Answers in no protocol at all."""
-    handler.wfile.write(b"\x00\x01\x02 no HTTP \r\n\r\n")
-    hang_up(handler)
 
 
 class Toy(ConversationHook):
@@ -234,6 +144,7 @@ def test_lost_reply_of_an_awaited_submission(sim: Simulator, connect: Any) -> No
     hook = VapHook(connect(conn_type="vap", host=f"{sim.url}/vap", password=KEY))
 
     async def submit() -> None:
+        """All within one event loop."""
         async with hook:
             await hook.asubmit("text_to_image", {"prompt": "on a fresh connection"})
             await hook.asubmit("text_to_image", {"prompt": "[sim:lose-reply]"})
@@ -265,6 +176,7 @@ def test_submission_whose_connection_breaks_is_sent_once(
     peer.answer = answer
 
     async def many() -> None:
+        """All within one event loop."""
         async with hook:
             if kept_alive:
                 await hook.aask()
@@ -346,12 +258,12 @@ def test_read_that_cannot_succeed_is_not_repeated(
 def test_long_retry_after_is_capped(peer: Peer, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read waits for no more than the cap, however long it is told to; the error still says how long."""
     monkeypatch.setattr(conversations, "MAX_RETRY_AFTER", 0.01)
-    peer.answer = lambda handler: say(handler, {}, 429, Retry_After="3600")
+    peer.answer = lambda handler: say(handler, {}, 429, Retry_After="8")
     began = time.monotonic()
     with pytest.raises(MediaRateLimitError) as caught:
         ask()
     assert time.monotonic() - began < 20
-    assert caught.value.retry_after == 3600
+    assert caught.value.retry_after == 8
     assert len(peer.seen) == 4
 
 
@@ -537,6 +449,7 @@ def test_one_connection_within_an_async_context(peer: Peer, hook: Toy) -> None:
     """Within `async with` all calls share a connection; without it each has its own, closed at once."""
 
     async def talk() -> None:
+        """All within one event loop."""
         async with hook:
             for _ in range(3):
                 await hook.aask()
@@ -553,6 +466,7 @@ def test_no_more_connections_than_allowed(peer: Peer, hook: Toy) -> None:
     """However many calls run at once, one client opens at most `max_connections`."""
 
     async def talk() -> None:
+        """All within one event loop."""
         async with hook:
             await asyncio.gather(*(hook.aask() for _ in range(40)))
 
@@ -586,6 +500,7 @@ def test_call_that_is_cancelled(peer: Peer, hook: Toy) -> None:
     asked, release = threading.Event(), threading.Event()
 
     async def talk() -> Reply:
+        """All within one event loop."""
         async with hook:
             peer.answer = hang_until(release, asked)
             waiting = asyncio.create_task(hook.aask())

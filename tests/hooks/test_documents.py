@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_media_tasks.hooks.documents import (
@@ -103,6 +103,7 @@ def test_time(value: Any, moment: datetime | None) -> None:
     assert time_at({"key": value}, "key") == moment
 
 
+@settings(deadline=None)
 @given(st.datetimes(min_value=datetime(1980, 1, 1), max_value=datetime(2100, 1, 1)))  # noqa: DTZ001  # made aware below
 def test_every_spelling_of_a_time_is_the_same(naive: datetime) -> None:
     """Seconds, milliseconds and ISO 8601 of one moment are read as that moment."""
@@ -114,6 +115,7 @@ def test_every_spelling_of_a_time_is_the_same(naive: datetime) -> None:
     }
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_no_value_is_too_strange(value: Any) -> None:
     """Whatever a document holds, reading it raises nothing and gives a value that JSON can carry."""
@@ -124,6 +126,7 @@ def test_no_value_is_too_strange(value: Any) -> None:
     assert moment is None or moment.tzinfo is timezone.utc
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_address_is_too_strange(text: str) -> None:
     """Whatever stands where a URL should be, its kind is known or not, and nothing is raised."""

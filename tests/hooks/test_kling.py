@@ -26,7 +26,8 @@ from airflow_media_tasks.task import (
 )
 
 from .by_hand import held, reply, told
-from .contract import KEY, MARK, VIDEO_ID, HookContract
+from .case import KEY, MARK, VIDEO_ID
+from .contract import HookContract
 
 
 PICTURE = "https://example.com/1.png"

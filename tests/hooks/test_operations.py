@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_media_tasks.hooks.operations import Operation, shown
@@ -129,6 +129,7 @@ def test_arguments_that_lead_back_to_themselves() -> None:
         deep = deep.pop()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["prompt", "image_url", "duration", "count", "seed", "x"]), ANYTHING))
 def test_checking_gives_json_or_one_error(arguments: dict[str, Any]) -> None:
     """Whatever is given, the answer is a request that JSON can carry, or MediaRequestError."""

@@ -69,7 +69,7 @@ def wait_until_deferred(airflow: Deployment) -> Callable[[int], None]:
 
     def wait(tasks: int) -> None:
         seen = {}
-        for _ in airflow.ticks(180.0, 0.5):
+        for _ in airflow.ticks(400.0, 0.5):
             slots = airflow.slots()
             seen = {name: slots[name] for name in ("deferred_slots", "running_slots", "occupied_slots")}
             if seen["deferred_slots"] == tasks and not seen["occupied_slots"]:

@@ -55,7 +55,7 @@ def test_two_hundred_mapped_tasks(
     assert most_sockets == 1
 
     simulator.advance(1000)
-    assert airflow.wait(DAG_ID, run_id, seconds=200, pause=3.0) == "success"
+    assert airflow.wait(DAG_ID, run_id, seconds=400, pause=3.0) == "success"
     ledger = simulator.ledger()
     assert sorted(entry["request"]["prompt"] for entry in ledger) == sorted(prompts)
     ids = {f"veo/{entry['id']}": entry for entry in ledger}

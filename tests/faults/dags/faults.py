@@ -95,6 +95,9 @@ class HurtOperator(MediaTaskOperator):
 
         def submit_hurt(hook: MediaHook, *args: Any, **kwargs: Any) -> MediaTask:
             self._pass("before_post", context)
+            if self.naive:
+                # Kling refuses a name that it has seen; the twin has no such name.
+                kwargs["client_ref"] = None
             if self.hurt == "kill during_post" and self._first_time(context):
                 threading.Timer(4.0, kill).start()
             task = submit(hook, *args, **kwargs)

@@ -1,0 +1,318 @@
+"""`airflow media-tasks`: what it asks of Airflow's API, what it writes, and what it says when that fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from airflow.sdk import DAG, Context, task
+from airflow.sdk.module_loading import import_string
+
+from airflow_media_tasks import cli, submission
+from airflow_media_tasks.get_provider_info import get_provider_info
+from airflow_media_tasks.submission import Record
+
+
+RECORD: dict[str, Any] = {
+    "phase": "intent",
+    "generation": 1,
+    "number": 1,
+    "fingerprint": "f",
+    "client_ref": "amt-1",
+    "submitted_after": "2026-11-20T10:11:12+00:00",
+    "media_conn_id": "vap_default",
+    "operation": "upscale_image",
+}
+PLACE = ("films", "manual__2026-11-20T10:00:00+00:00", "make.video")
+SINGLE = (*PLACE, "-1")
+
+
+@dataclass
+class Api:
+    """The routes of Airflow's API that the command uses, over real HTTP.
+
+    :param rule: answers a request by itself, with a status and a body, or leaves it to the store (None).
+    """
+
+    url: str = ""
+    entries: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    seen: list[tuple[str, str, str | None, Any]] = field(default_factory=list)
+    rule: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
+
+    def answer(self, method: str, target: str, authorization: str | None, body: Any) -> tuple[int, str]:
+        """Status and body."""
+        url = urlsplit(target)
+        self.seen.append((method, url.path, authorization, body))
+        if (said := self.rule(method, url.path)) is not None:
+            return said
+        if url.path == "/auth/token":
+            return 201, json.dumps({"access_token": f"token-of-{(body or {}).get('username', 'anybody')}"})
+        parts = [unquote(part) for part in url.path.split("/")]
+        assert parts[:3] == ["", "api", "v2"]
+        assert parts[3::2][:3] == ["dags", "dagRuns", "taskInstances"]
+        assert parts[9:] == ["state-store", "media_task"]
+        (map_index,) = parse_qs(url.query)["map_index"]
+        place = (parts[4], parts[6], parts[8], map_index)
+        if place not in self.entries:
+            return 404, '{"detail": "not found"}'
+        if method == "PUT":
+            assert body.keys() == {"value", "expires_at"}
+            assert body["expires_at"] is None
+            self.entries[place] = body["value"]
+            return 204, ""
+        return 200, json.dumps({"key": "media_task", "value": self.entries[place]})
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """Such a server, with one record, and no login of the person who runs the tests."""
+    for name in ("AIRFLOW_API_TOKEN", "AIRFLOW_API_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    state = Api(entries={SINGLE: RECORD})
+
+    class Handler(BaseHTTPRequestHandler):
+        """Hands each request on."""
+
+        def handle_one(self) -> None:
+            """Any method."""
+            text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(text) if text else None
+            status, said = state.answer(self.command, self.path, self.headers["Authorization"], body)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(said.encode())))
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+        do_GET = do_PUT = do_POST = handle_one  # noqa: N815  # http.server's names
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as above
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        state.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield state
+        server.shutdown()
+        thread.join()
+
+
+def run(*words: str) -> None:
+    """Runs `airflow media-tasks` with these words, parsed by the arguments that we give Airflow."""
+    (group,) = cli.get_cli_commands()
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    for command in group.subcommands:
+        sub = commands.add_parser(command.name)
+        for arg in command.args:
+            arg.add_to_parser(sub)
+        sub.set_defaults(func=command.func)
+    args = parser.parse_args(words)
+    args.func(args)
+
+
+def test_airflow_finds_the_commands() -> None:
+    """The provider names the function, and each command leads to a function that exists."""
+    (path,) = get_provider_info()["cli"]
+    (group,) = import_string(path)()
+    assert group.name == "media-tasks"
+    assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit"]
+    assert all(callable(getattr(cli, command.name)) for command in group.subcommands)
+    assert cli._KEY == submission.KEY
+
+
+def test_show_prints_the_record(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed is the record as JSON, and nothing is written."""
+    run("show", *PLACE, "--api-url", api.url)
+    assert json.loads(capsys.readouterr().out) == RECORD
+    assert [method for method, *_ in api.seen] == ["GET", "GET"]
+
+
+def test_adopt_writes_what_a_person_decided(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """The record keeps everything else, and the next thing to do is said."""
+    run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
+    written = api.entries[SINGLE]
+    assert written == {**RECORD, "phase": "adopted", "media_task_id": "operations/0f3c"}
+    assert "adopted operations/0f3c; clear the task" in capsys.readouterr().out
+    assert read(written).media_task_id == "operations/0f3c"
+
+
+def test_resubmit_gives_the_submission_up(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """The record says that it was given up, and the person that a new one costs money."""
+    run("resubmit", *PLACE, "--api-url", api.url)
+    assert api.entries[SINGLE] == {**RECORD, "phase": "abandoned"}
+    assert "submits anew, which is paid" in capsys.readouterr().out
+    assert read(api.entries[SINGLE]).phase == "abandoned"
+
+
+def read(value: Any) -> Record:
+    """The record as the operator reads it."""
+    store = SimpleNamespace(get=lambda key: value)
+    record = Record.load(cast("Context", {"task_state_store": store}))
+    assert record is not None
+    return record
+
+
+def test_a_mapped_task_and_strange_names_are_addressed_exactly(api: Api) -> None:
+    """A slash, a space or a question mark in a name is a part of the name."""
+    place = ("a/b", "scheduled__2026-11-20T10:00:00+00:00", "c d?")
+    api.entries[(*place, "7")] = RECORD
+    run("adopt", *place, "x", "--map-index", "7", "--api-url", api.url + "/")
+    assert api.entries[(*place, "7")]["phase"] == "adopted"
+    assert api.entries[SINGLE] == RECORD
+
+
+# Who we are.
+
+
+def test_a_token_is_used_as_it_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AIRFLOW_API_TOKEN nobody logs in."""
+    monkeypatch.setenv("AIRFLOW_API_TOKEN", "abc")
+    run("show", *PLACE, "--api-url", api.url)
+    assert [(method, token) for method, _, token, _ in api.seen] == [("GET", "Bearer abc")]
+
+
+@pytest.mark.parametrize("from_environment", [True, False])
+def test_a_user_logs_in_with_a_password(
+    api: Api, monkeypatch: pytest.MonkeyPatch, from_environment: bool
+) -> None:
+    """The password comes from the environment or is asked for, never from the command line."""
+    if from_environment:
+        monkeypatch.setenv("AIRFLOW_API_PASSWORD", "secret")
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "secret" if "ann" in prompt else "")
+    run("show", *PLACE, "--api-url", api.url, "--username", "ann")
+    login, question = api.seen
+    assert login == ("POST", "/auth/token", None, {"username": "ann", "password": "secret"})
+    assert question[2] == "Bearer token-of-ann"
+
+
+def test_without_a_user_a_token_is_asked_for(api: Api) -> None:
+    """Where Airflow asks nobody who he is, neither do we."""
+    run("show", *PLACE, "--api-url", api.url)
+    assert api.seen[0][:3] == ("GET", "/auth/token", None)
+    assert api.seen[1][2] == "Bearer token-of-anybody"
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("status", "where", "advice"),
+    [
+        (401, "/auth/", "set AIRFLOW_API_TOKEN, or give --username and AIRFLOW_API_PASSWORD"),
+        (404, "/auth/", "set AIRFLOW_API_TOKEN, or give --username and AIRFLOW_API_PASSWORD"),
+        (401, "/api/", "set AIRFLOW_API_TOKEN, or give --username and AIRFLOW_API_PASSWORD"),
+        (403, "/api/", "this user may not change task instances of this DAG"),
+        (404, "/api/", "for a mapped task give --map-index"),
+        (422, "/api/", "HTTP 422 a reason"),
+        (500, "/api/", "HTTP 500 a reason"),
+    ],
+)
+def test_a_refusal_comes_with_advice(api: Api, status: int, where: str, advice: str) -> None:
+    """The command ends with one line that says what to do, and a failed one writes nothing."""
+    api.rule = lambda method, path: (status, "a reason") if path.startswith(where) else None
+    with pytest.raises(SystemExit) as ended:
+        run("resubmit", *PLACE, "--api-url", api.url)
+    assert advice in str(ended.value)
+    assert "\n" not in str(ended.value)
+    assert api.entries[SINGLE] == RECORD
+
+
+def test_a_refused_write_is_told(api: Api) -> None:
+    """Who may read but not write learns that nothing was decided."""
+    api.rule = lambda method, path: (403, "") if method == "PUT" else None
+    with pytest.raises(SystemExit, match="may not change"):
+        run("adopt", *PLACE, "x", "--api-url", api.url)
+
+
+def test_an_api_server_that_is_away_is_named() -> None:
+    """The address is in the error."""
+    with pytest.raises(SystemExit, match=r"http://127\.0\.0\.1:9 cannot be reached"):
+        run("show", *PLACE, "--api-url", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "file:///etc/passwd"])
+def test_an_address_of_another_kind_is_refused(url: str) -> None:
+    """Only http and https are spoken to."""
+    with pytest.raises(SystemExit, match="must be an http or https address"):
+        run("show", *PLACE, "--api-url", url)
+
+
+@pytest.mark.parametrize("said", ["<html>a proxy's page</html>", "[]", '{"other": 1}'])
+@pytest.mark.parametrize("where", ["/auth/", "/api/"])
+def test_an_answer_that_is_not_airflows_is_told(api: Api, where: str, said: str) -> None:
+    """A page of something in between is no record."""
+    api.rule = lambda method, path: (200, said) if path.startswith(where) else None
+    with pytest.raises(SystemExit, match="does not answer as Airflow's API does"):
+        run("resubmit", *PLACE, "--api-url", api.url)
+    assert api.entries[SINGLE] == RECORD
+
+
+def test_an_entry_that_is_no_record_is_left_alone(api: Api) -> None:
+    """What somebody else keeps under our key is shown and not overwritten."""
+    api.entries[SINGLE] = "a text"
+    with pytest.raises(SystemExit, match="not one of ours: 'a text'"):
+        run("resubmit", *PLACE, "--api-url", api.url)
+    assert api.entries[SINGLE] == "a text"
+
+
+# The real thing.
+
+
+@pytest.fixture
+def airflow_api(metadata_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Airflow's own API server over the tests' database, where everybody may do everything."""
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    with warnings.catch_warnings():
+        # Airflow's application and its server are not ours to keep free of warnings.
+        warnings.simplefilter("ignore")
+        import uvicorn  # noqa: PLC0415  # with its warnings
+        from airflow.api_fastapi.app import create_app  # noqa: PLC0415  # as above
+
+        server = uvicorn.Server(uvicorn.Config(create_app("core"), port=0, log_level="error", lifespan="on"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        ends = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        (listening,) = (sock for one in server.servers for sock in one.sockets)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+def test_it_speaks_with_airflow_itself(
+    airflow_api: str, run_dag: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record that a task has written is shown, adopted and given up through the routes that Airflow has."""
+    with DAG("cli_films") as dag_of_films:
+
+        @task
+        def video(**context: Any) -> None:
+            """Leaves a record as an operator does."""
+            context["task_state_store"].set(submission.KEY, RECORD, retention=submission.NEVER_EXPIRE)
+
+        video()
+    place = ("cli_films", run_dag(dag_of_films).run_id, "video", "--api-url", airflow_api)
+    capsys.readouterr()
+    run("show", *place)
+    assert json.loads(capsys.readouterr().out) == RECORD
+    run("adopt", *place[:3], "operations/0f3c", *place[3:])
+    run("resubmit", *place)
+    capsys.readouterr()
+    run("show", *place)
+    written = json.loads(capsys.readouterr().out)
+    assert written == {**RECORD, "phase": "abandoned", "media_task_id": "operations/0f3c"}
+    with pytest.raises(SystemExit, match="no such task instance"):
+        run("show", *place, "--map-index", "3")
