@@ -132,6 +132,7 @@ class _Group:
     watches: dict[str, list[Watch]] = field(default_factory=dict)
     queue: list[tuple[float, int, Watch]] = field(default_factory=list)
     next_sweep: float | None = None
+    no_list_until: float = 0.0
 
 
 class Poller:
@@ -323,7 +324,7 @@ class Poller:
             while self._count and loop.time() < self._hook_until:
                 self._news.clear()
                 now = loop.time()
-                due, key = self._earliest(hook)
+                due, key = self._earliest(hook, now)
                 start = max(due, self._next_request, self._paused_until)
                 if start > now:
                     await self._sleep(min(start, self._hook_until) - now)
@@ -344,7 +345,7 @@ class Poller:
     def _ask_next(self, hook: MediaHook, key: str, now: float) -> None:
         group = self._groups[key]
         coroutine: Coroutine[Any, Any, None]
-        if self._sweeps(hook, group) and (group.next_sweep is None or group.next_sweep <= now):
+        if self._sweeps(hook, group, now) and (group.next_sweep is None or group.next_sweep <= now):
             group.next_sweep = float("inf")
             coroutine = self._sweep(hook, group)
             gap = 0.0
@@ -368,14 +369,14 @@ class Poller:
         finally:
             waiter.cancel()
 
-    def _earliest(self, hook: MediaHook) -> tuple[float, str]:
+    def _earliest(self, hook: MediaHook, now: float) -> tuple[float, str]:
         """When something is due next, and in which group; infinity while all questions are under way."""
         best = (float("inf"), "")
         for key, group in self._groups.items():
             while group.queue and not self._is_valid(group, group.queue[0]):
                 heapq.heappop(group.queue)
             due = group.queue[0][0] if group.queue else float("inf")
-            if self._sweeps(hook, group) and group.next_sweep is not None:
+            if self._sweeps(hook, group, now) and group.next_sweep is not None:
                 # While its list is being read, the tasks of a group are not asked for by themselves.
                 due = min(due, group.next_sweep) if group.next_sweep < float("inf") else group.next_sweep
             best = min(best, (due, key))
@@ -387,8 +388,9 @@ class Poller:
         return watch.due == due and watch in group.watches.get(watch.media_task_id, ())
 
     @staticmethod
-    def _sweeps(hook: MediaHook, group: _Group) -> bool:
-        return len(group.watches) >= SWEEP_FROM and bool(hook.lists_of(group.key))
+    def _sweeps(hook: MediaHook, group: _Group, now: float) -> bool:
+        many = len(group.watches) >= SWEEP_FROM and now >= group.no_list_until
+        return many and bool(hook.lists_of(group.key))
 
     def _pop_due(self, group: _Group, now: float) -> list[Watch]:
         due = []
@@ -404,7 +406,7 @@ class Poller:
         batch: list[Watch] = []
         ids: set[str] = set()
         limit = hook.batch_size
-        next_sweep = group.next_sweep if self._sweeps(hook, group) else None
+        next_sweep = group.next_sweep if self._sweeps(hook, group, now) else None
         while group.queue and len(ids) < limit:
             entry = heapq.heappop(group.queue)
             if self._is_valid(group, entry):
@@ -444,7 +446,7 @@ class Poller:
         now = asyncio.get_running_loop().time()
         # One jitter for the batch keeps its tasks together.
         jitter = random.uniform(1.0, 1.1)  # noqa: S311  # spreads requests, guards nothing
-        rounds = UNSEEN_ROUNDS if self._sweeps(hook, group) else 1
+        rounds = UNSEEN_ROUNDS if self._sweeps(hook, group, now) else 1
         for watch in batch:
             self._tell(watch, answers[watch.media_task_id], now)
             self._again(group, watch, now, jitter, rounds)
@@ -469,9 +471,16 @@ class Poller:
                     if not more or not fresh or barren > 1 or len(seen) > 2 * len(group.watches) + len(tasks):
                         break
         except Exception as raised:  # noqa: BLE001  # as for a batch
-            self._failed(hook, raised, sent)
-        else:
-            self._answered(sent)
+            # Whether the account is the trouble or only its list: asking for each task by itself will tell.
+            if isinstance(raised, MediaRateLimitError):
+                self._failed(hook, raised, sent)
+            else:
+                log.info("%s: the list of %r cannot be read: %s", self.media_conn_id, group.key, raised)
+            group.no_list_until = max(loop.time(), self._paused_until) + UNSEEN_ROUNDS * interval
+            group.next_sweep = None
+            self._news.set()
+            return
+        self._answered(sent)
         now = loop.time()
         group.next_sweep = max(sent + interval, now)
         for watch in self._pop_due(group, now):

@@ -160,6 +160,12 @@ class AceDataHook(MediaHook):
                 return completed
         return super().operation_name(operation)
 
+    def check(self, operation: str, arguments: Any) -> tuple[str, dict[str, Any]]:
+        """As of `MediaHook`, and the frames that Veo's operations take."""
+        name, checked = super().check(operation, arguments)
+        _body(self.operations[name], checked)
+        return name, checked
+
     def _submit(
         self, name: str, operation: Operation, arguments: Mapping[str, Any], client_ref: str | None
     ) -> Conversation[MediaTask]:
