@@ -48,9 +48,9 @@ KEY = "media_task"
 """The record's key in the task state store."""
 LEASE = 10.0
 """Seconds after its intent within which a submission begins to be sent, or is not sent at all."""
-SETTLE = 45.0
+SETTLE = 50.0
 """Seconds after its intent from which on a submission that nobody can find was never accepted: the lease,
-the time to connect, and half a minute for the provider to show what it accepted."""
+the time to connect (10 s), and half a minute for the provider to show what it accepted."""
 
 PHASES = ("intent", "submitted", "finished", "adopted", "abandoned")
 

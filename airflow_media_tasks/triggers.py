@@ -50,10 +50,13 @@ class Turn:
         return cls(float(event["since"]), int(event.get("refusals") or 0))
 
     def next_try(self, retry_after: float | None) -> float:
-        """Unix seconds: when the provider said, else later each time, up to a minute, with jitter."""
-        pause = min(5.0 * 2.0 ** min(self.refusals, 10), 60.0)
-        told = pause if retry_after is None else max(retry_after, 1.0)
-        return time.time() + told * random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
+        """Unix seconds: not before the provider said, and later each time, up to a minute, with jitter.
+
+        One that says "in a second" again and again would cost Airflow a worker's start each time, and
+        deferrals as short as that meet a race of its scheduler which uses up a try (apache/airflow#71580).
+        """
+        pause = max(retry_after or 0.0, min(5.0 * 2.0 ** min(self.refusals, 10), 60.0))
+        return time.time() + pause * random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
 
 
 class TurnTrigger(BaseTrigger):

@@ -45,7 +45,7 @@ from airflow_media_tasks.task import (
 
 
 SIBLING = "somebody else's"
-CONNECTING, SHOWING = 5.0, 30.0
+CONNECTING, SHOWING = 10.0, 30.0
 """Seconds that a submission may need to arrive, and an accepted task to be shown, at the most."""
 
 log = logging.getLogger(__name__)

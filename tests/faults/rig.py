@@ -197,20 +197,24 @@ class Rig:
         scenario: Scenario,
         condition: Callable[[Instance], bool],
         what: str,
-        seconds: float = SIDE_BY_SIDE_SECONDS,
+        *,
+        at_once: bool = True,
     ) -> list[Instance]:
-        """Wait until all task instances of the scenario fulfil the condition.
+        """Wait until all task instances of the scenario fulfil the condition, or have done so one by one.
 
         :raises DeploymentError: if they do not in time.
         """
         expected = len(scenario.providers) * sum(scenario.modes.values())
-        ends = time.monotonic() + seconds
+        ends = time.monotonic() + SIDE_BY_SIDE_SECONDS
+        met: set[tuple[str, int]] = set()
         while True:
             found = self.instances(scenario)
-            if len([each for each in found if condition(each)]) == expected:
+            now = {(each.task_id, each.map_index) for each in found if condition(each)}
+            met = now if at_once else met | now
+            if len(met) == expected:
                 return found
             if time.monotonic() > ends:
-                raise DeploymentError(f"not all {what} after {seconds:.0f} s: {self._states(scenario)}")
+                raise DeploymentError(f"only {len(met)} of {expected} {what}: {self._states(scenario)}")
             time.sleep(1)
 
     def _until_ended(
@@ -318,20 +322,14 @@ class Rig:
             self._doubts[scenario.name].append("not all went on waiting")
         simulator.advance(FOREVER)
 
-    def _deferral_times_out(self, scenario: Scenario) -> None:
-        self.until(scenario, lambda each: each.waits and each.try_number > 1, "wait again")
+    def _wait_ends(self, scenario: Scenario) -> None:
+        """A first try's wait comes to an end before the provider does, which is when all have waited again."""
+        self.until(scenario, lambda each: each.waits and each.try_number > 1, "wait again", at_once=False)
         self._simulators[scenario.name].advance(FOREVER)
 
     def _has_no_room(self, scenario: Scenario) -> None:
         """Every submission is refused for half a minute, counted from when all have tried."""
-        refused: set[tuple[str, int]] = set()
-
-        def was_refused(each: Instance) -> bool:
-            if each.state == "deferred":
-                refused.add((each.task_id, each.map_index))
-            return (each.task_id, each.map_index) in refused
-
-        self.until(scenario, was_refused, "were refused")
+        self.until(scenario, lambda each: each.state == "deferred", "were refused", at_once=False)
         time.sleep(CONCURRENCY_SECONDS)
         if self._simulators[scenario.name].ledger():
             self._doubts[scenario.name].append("a submission was accepted meanwhile")
@@ -387,17 +385,33 @@ class Rig:
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
 
     def _zombie_wakes(self, scenario: Scenario) -> None:
-        """Wakes the sleeping try when the next one is at work: the task first, then what supervises it."""
-        self.until(
-            scenario, lambda each: each.try_number > 1 and each.state in ("running", "deferred"), "began anew"
-        )
-        for case in cases(scenario):
-            for index in range(scenario.modes[case.mode]):
-                mark = self._marks / mark_name(scenario.name, case.task_id, index)
-                supervisor, task = (int(pid) for pid in mark.read_text().split())
-                os.kill(task, signal.SIGCONT)
-                time.sleep(2)
-                os.kill(supervisor, signal.SIGCONT)
+        """Wakes each sleeping try when the next one is at work: the task first, then what supervises it."""
+        ends = time.monotonic() + SIDE_BY_SIDE_SECONDS
+        asleep = {
+            (case.task_id, index) for case in cases(scenario) for index in range(scenario.modes[case.mode])
+        }
+        while asleep:
+            if time.monotonic() > ends:
+                raise DeploymentError(f"no second try of {sorted(asleep)}")
+            for each in self.instances(scenario):
+                key = (each.task_id, max(each.map_index, 0))
+                if key in asleep and each.try_number > 1 and each.state in ("running", "deferred"):
+                    asleep.remove(key)
+                    self._wake(scenario, self._marks / mark_name(scenario.name, *key))
+            time.sleep(1)
+
+    def _wake(self, scenario: Scenario, mark: Path) -> None:
+        supervisor, task = (int(pid) for pid in mark.read_text().split())
+        os.kill(task, signal.SIGCONT)
+        woke = mark.with_suffix(".woke")
+        for _ in range(60):
+            if woke.exists():
+                break
+            time.sleep(0.5)
+        os.kill(supervisor, signal.SIGCONT)
+        if not woke.exists() or woke.read_text() != "too_late":
+            said = woke.read_text() if woke.exists() else "nothing"
+            self._doubts[scenario.name].append(f"{mark.name} woke and said {said!r}")
 
     def _shake_triggerer(self, scenario: Scenario, number: signal.Signals) -> None:
         """The triggerer with most of the triggers has an accident; the other takes over, then they fire."""
@@ -460,7 +474,8 @@ class Rig:
 
 ACTS: dict[str, Callable[[Rig, Scenario], None]] = {
     **dict.fromkeys(OUTAGES, Rig._polling_fails),
-    "deferral_timeout": Rig._deferral_times_out,
+    "deferral_timeout": Rig._wait_ends,
+    "slow_provider": Rig._wait_ends,
     "refuses_concurrency": Rig._has_no_room,
     "user_fails": Rig._user_fails,
     "user_clears_deferred": Rig._user_clears_deferred,

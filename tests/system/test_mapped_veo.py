@@ -67,5 +67,7 @@ def test_two_hundred_mapped_tasks(
         assert ids[result["id"]]["request"]["prompt"] == prompts[index]
         log = airflow.log(DAG_ID, run_id, "video", map_index=index)
         assert result["id"] in log
-        assert "Trigger fired event" in log
+        # Only the beginning of the trigger's part: under load, Airflow closes its file before the end.
+        assert f"/video/{index}/1 (ID " in log
+        assert "finished with 1 files" in log  # the worker's
         assert len(log.splitlines()) < 60

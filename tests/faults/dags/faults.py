@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow.sdk import DAG, Context
-from scenarios import SCENARIOS, Scenario, mark_name
+from scenarios import SCENARIOS, SHAKEN, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.submission import Record
-from airflow_media_tasks.task import MediaTask
+from airflow_media_tasks.task import MediaTask, MediaTaskError
 
 
 def kill() -> None:
@@ -100,7 +100,7 @@ class HurtOperator(MediaTaskOperator):
                 kwargs["client_ref"] = None
             if self.hurt == "kill during_post" and self._first_time(context):
                 threading.Timer(4.0, kill).start()
-            task = submit(hook, *args, **kwargs)
+            task = self._awake(lambda: submit(hook, *args, **kwargs), context)
             self._pass("after_post", context)
             return task
 
@@ -111,20 +111,37 @@ class HurtOperator(MediaTaskOperator):
                 stack.enter_context(patch.object(store, "get", lambda *_, **__: None))
             yield
 
+    def _awake(self, submit: Callable[[], MediaTask], context: Context) -> MediaTask:
+        """Submit, and tell the rig what came of it if this try has been frozen."""
+        mark = self._mark(context)
+        if not self.hurt.startswith("freeze") or str(os.getpid()) not in mark.read_text().split():
+            return submit()
+        said = "accepted"
+        try:
+            return submit()
+        except MediaTaskError as error:
+            said = str(error.code)
+            raise
+        finally:
+            mark.with_suffix(".woke").write_text(said)
+
     def _pass(self, where: str, context: Context) -> None:
         how, _, point = self.hurt.partition(" ")
         if point == where and self._first_time(context):
             {"kill": kill, "freeze": freeze, "raise": throw}[how]()
 
     def _first_time(self, context: Context) -> bool:
-        ti = context["ti"]
-        mark = Path(os.environ["FAULT_MARKS"], mark_name(ti.dag_id, ti.task_id, ti.map_index or 0))
         try:
-            with mark.open("x") as file:
+            with self._mark(context).open("x") as file:
                 file.write(f"{os.getppid()} {os.getpid()}")
         except FileExistsError:
             return False
         return True
+
+    @staticmethod
+    def _mark(context: Context) -> Path:
+        ti = context["ti"]
+        return Path(os.environ["FAULT_MARKS"], mark_name(ti.dag_id, ti.task_id, ti.map_index or 0))
 
 
 def dag_of(scenario: Scenario) -> DAG:
@@ -142,6 +159,7 @@ def dag_of(scenario: Scenario) -> DAG:
                 "poll_interval": 2,
                 "hurt": scenario.hurt,
                 "naive": scenario.naive,
+                "priority_weight": 1 if scenario in SHAKEN else 10,
                 **scenario.options,
             }
             if scenario.single:
