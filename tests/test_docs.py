@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import docs
 import pytest
 
+import docs
 from airflow_media_tasks.get_provider_info import get_provider_info
 
 
@@ -39,10 +39,11 @@ def test_every_operation_is_on_its_connection_page() -> None:
     """No operation is missing from the page of its provider."""
     from airflow.sdk.module_loading import import_string  # noqa: PLC0415  # after conftest made AIRFLOW_HOME
 
+    pages = Path(docs.ROOT, "docs", "connections")
     missing = [
         (entry["connection-type"], operation)
         for entry in get_provider_info()["connection-types"]
         for operation in import_string(entry["hook-class-name"]).operations
-        if f"`{operation}`" not in Path(docs.ROOT, "docs", "connections", f"{entry['connection-type']}.md").read_text()
+        if f"`{operation}`" not in (pages / f"{entry['connection-type']}.md").read_text()
     ]
     assert missing == []

@@ -323,7 +323,7 @@ class Rig:
         simulator.advance(FOREVER)
 
     def _wait_ends(self, scenario: Scenario) -> None:
-        """A first try's wait comes to an end before the provider does, which is when all have waited again."""
+        """A first try's wait ends before the provider does, which is when all have waited again."""
         self.until(scenario, lambda each: each.waits and each.try_number > 1, "wait again", at_once=False)
         self._simulators[scenario.name].advance(FOREVER)
 
