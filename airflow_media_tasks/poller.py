@@ -329,11 +329,12 @@ class Poller:
                 if start > now:
                     await self._sleep(min(start, self._hook_until) - now)
                 elif len(self._requests) >= (1 if self.trouble else hook.max_connections):
-                    await asyncio.wait(self._requests, return_when=asyncio.FIRST_COMPLETED)
+                    await self._sleep(None)
                 else:
                     self._ask_next(hook, key, now)
-            if self._requests and self._count:
-                await asyncio.wait(self._requests)
+            while self._requests and self._count:
+                self._news.clear()
+                await self._sleep(None)
             if not self._count:
                 # Whoever comes from here on starts a poller of its own.
                 self._of_loop[loop].pop(self.media_conn_id, None)
@@ -359,10 +360,14 @@ class Poller:
         self._next_request = max(self._next_request, now - gap) + gap
         request = asyncio.get_running_loop().create_task(coroutine)
         self._requests.add(request)
-        request.add_done_callback(self._requests.discard)
+        request.add_done_callback(self._request_ended)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Until something may have become due; at once when that changes."""
+    def _request_ended(self, request: asyncio.Task[None]) -> None:
+        self._requests.discard(request)
+        self._news.set()
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Until something may have become due; at once when that changes, or a request has ended."""
         waiter = asyncio.ensure_future(self._news.wait())
         try:
             await asyncio.wait({waiter}, timeout=seconds)
@@ -450,7 +455,6 @@ class Poller:
         for watch in batch:
             self._tell(watch, answers[watch.media_task_id], now)
             self._again(group, watch, now, jitter, rounds)
-        self._news.set()
 
     async def _sweep(self, hook: MediaHook, group: _Group) -> None:
         """Looks for the group's tasks in the provider's lists, as long as most of their pages show any."""
@@ -478,7 +482,6 @@ class Poller:
                 log.info("%s: the list of %r cannot be read: %s", self.media_conn_id, group.key, raised)
             group.no_list_until = max(loop.time(), self._paused_until) + UNSEEN_ROUNDS * interval
             group.next_sweep = None
-            self._news.set()
             return
         self._answered(sent)
         now = loop.time()
@@ -488,7 +491,6 @@ class Poller:
             rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below
             watch.swept = True
             self._schedule(group, watch, now + watch.interval * rounds)
-        self._news.set()
 
     def _tell_page(self, group: _Group, tasks: dict[str, MediaTask], now: float) -> int:
         """Tells the waiters what a page shows of their tasks; how many tasks that were."""

@@ -57,6 +57,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Sent]:
     send = ConversationHook._asend
 
     async def noted(self: ConversationHook, client: Any, request: Any) -> Any:
+        """Send as usual, and note it."""
         now = asyncio.get_running_loop().time()
         requests.append(Sent(now, self.media_conn_id, request.path, dict(request.params), request.json))
         return await send(self, client, request)
@@ -374,6 +375,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     look_up = BaseHook.get_hook.__func__  # type: ignore[attr-defined]  # a class method has one
 
     def counted(cls: type[BaseHook], conn_id: str, hook_params: dict[str, Any] | None = None) -> Any:
+        """Do as usual, and count it."""
         made.append(conn_id)
         return look_up(cls, conn_id, hook_params)
 
@@ -395,6 +397,7 @@ async def test_a_connection_is_looked_up_once_for_all_and_again_after_a_while(
     read = BaseHook.get_connection.__func__  # type: ignore[attr-defined]  # a class method has one
 
     def counted(cls: type[BaseHook], conn_id: str) -> Any:
+        """Do as usual, and count it."""
         reads.append(conn_id)
         return read(cls, conn_id)
 
@@ -447,6 +450,7 @@ async def test_a_look_up_that_fails_for_a_while_is_survived(
     look_up = POLLER.get_media_hook
 
     def get(media_conn_id: str) -> Any:
+        """Fail as long as Airflow is away."""
         nonlocal tried
         tried += 1
         if away:
@@ -545,6 +549,7 @@ async def test_a_poller_that_fails_tells_its_waiters(
     conn = connect("acedata")
 
     def broken(*_: object) -> None:
+        """Fail in a way nobody foresaw."""
         raise ZeroDivisionError
 
     monkeypatch.setattr(Poller, "_earliest", broken)

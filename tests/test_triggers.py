@@ -100,6 +100,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     make = ConversationHook._new_async_client
 
     async def counted(self: ConversationHook) -> Any:
+        """Do as usual, and count it."""
         made.append(self.media_conn_id)
         return await make(self)
 
@@ -192,6 +193,7 @@ async def test_a_status_request_serves_fifty_tasks(sim: Simulator, connect: Conn
     }[starts]
 
     async def later(delay: float, id_: str) -> MediaTask:
+        """Wait for the task after a while."""
         await asyncio.sleep(delay)
         return await fired(trigger(id_, conn, interval))
 
@@ -238,6 +240,7 @@ async def test_watches_that_come_while_the_last_one_goes_are_served(sim: Simulat
     sim.advance(2)
 
     async def one_after_the_other(some: list[str]) -> list[MediaTask]:
+        """Wait for each when the last has ended."""
         return [await fired(trigger(id_, conn, 0.01)) for id_ in some]
 
     chains = await asyncio.gather(*(one_after_the_other(ids[n::4]) for n in range(4)))
@@ -383,6 +386,7 @@ async def test_a_pause_grows_with_each_failure(account: Account, monkeypatch: py
     times: list[float] = []
 
     def refuse(ids: list[str], key: str) -> web.Response:
+        """Refuse the request."""
         times.append(loop.time())
         return web.json_response({"error": {"code": "too_many_requests", "message": "slow"}}, status=429)
 
@@ -418,6 +422,7 @@ async def test_retry_after_holds_for_the_whole_account_and_for_no_other(account:
     asked_at: list[tuple[float, str]] = []
 
     def rule(ids: list[str], key: str) -> web.Response | None:
+        """Answer as this test needs it."""
         asked_at.append((time.monotonic(), key))
         if key == "key-a-123" and not refused_at:
             refused_at.append(time.monotonic())
@@ -453,6 +458,7 @@ async def test_a_refused_key_is_tolerated_for_a_while_and_then_reported(
 
     def rule(ids: list[str], key: str) -> web.Response | None:
         # Well, refused, well again, and then refused for good.
+        """Answer as this test needs it."""
         refuses = 2 <= len(account.asked) <= 3 or (len(answered) == 60 and time.monotonic() - began > 0.6)
         if not refuses:
             answered.update(ids)
@@ -643,6 +649,7 @@ async def test_lines_of_the_poller_belong_to_no_trigger(
             seen.append(trigger_id.get())
 
     async def wait(name: str) -> MediaTask:
+        """Wait as a trigger of that name."""
         trigger_id.set(name)
         return await fired(trigger("veo/t", "tiny_a", deadline=time.time() + 1.2))
 
