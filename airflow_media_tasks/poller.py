@@ -47,6 +47,9 @@ SWEEP_FROM = 20
 """Waiting tasks of one group from which on the provider's list, if it has one, is cheaper than each alone."""
 UNSEEN_ROUNDS = 6
 """Intervals after which a task that no list shows is asked for by itself."""
+SOONEST = 3.0
+"""Seconds before which no task is looked at: whoever waits has just looked, and a deferral that ends at once
+meets a race of Airflow's scheduler, which then fails the task (apache/airflow#71580)."""
 SCOUTS = 3
 """Tasks of an operation that are looked at from the start, as long as nobody knows how long it takes."""
 SLOWEST = 4.0
@@ -192,7 +195,8 @@ class Poller:
         group = poller._groups.setdefault(key, _Group(key))
         group.watches.setdefault(media_task_id, []).append(watch)
         poller._count += 1
-        poller._schedule(group, watch, poller._first_look(watch, loop.time()))
+        soon = loop.time() + min(interval, SOONEST)
+        poller._schedule(group, watch, poller._first_look(watch, soon))
         poller._news.set()
         return poller, watch
 
@@ -221,14 +225,14 @@ class Poller:
             pace = self._paces[operation] = _Pace(known.expected_seconds if known else 0.0)
         return pace
 
-    def _first_look(self, watch: Watch, now: float) -> float:
+    def _first_look(self, watch: Watch, soon: float) -> float:
         if watch.submitted is None or not watch.operation or self._hook is None:
-            return now
+            return soon
         pace = self._pace(watch.operation)
         if not pace.seen and pace.scouts < SCOUTS:
             pace.scouts += 1
-            return now
-        return max(watch.submitted + pace.first_look, now)
+            return soon
+        return max(watch.submitted + pace.first_look, soon)
 
     def _schedule(self, group: _Group, watch: Watch, due: float) -> None:
         # An entry whose time is not the watch's own any more is void.
@@ -355,8 +359,9 @@ class Poller:
             if not batch:
                 return
             coroutine = self._ask(hook, group, batch)
-            # As many requests as one round needs, evenly over the shortest interval of the round.
-            gap = min(watch.interval for watch in batch) / max(self._count / hook.batch_size, 1.0)
+            # As many requests as one round needs, evenly over most of the shortest interval of the round:
+            # without room to spare, each one that is late would delay all that come after it.
+            gap = 0.8 * min(watch.interval for watch in batch) / max(self._count / hook.batch_size, 1.0)
         self._next_request = max(self._next_request, now - gap) + gap
         request = asyncio.get_running_loop().create_task(coroutine)
         self._requests.add(request)

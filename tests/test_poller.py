@@ -251,7 +251,7 @@ async def test_a_restart_with_thousands_of_tasks_spreads_its_first_round(
     first = rounds[:40]
     assert {id_ for request in first for id_ in request.body["ids"]} == {id_[4:] for id_ in known}
     times = [request.at for request in first]
-    assert times[-1] - times[0] >= 0.8 * interval
+    assert times[-1] - times[0] >= 0.7 * interval
     for begin, end in itertools.pairwise(range(0, 41, 8)):
         # A stalled loop may send one late and the next in time, no more.
         assert times[end - 1] - times[begin] >= 0.5 * 7 / 40 * interval

@@ -268,7 +268,7 @@ async def test_waiters_share_where_a_provider_is_asked_for_one_task_at_a_time(
     for _ in range(5):
         waits.append(asyncio.create_task(fired(trigger(id_, conn, 0.25))))
         await asyncio.sleep(0.04)
-    before = sim.requests()["GET /vap/v3/tasks/{id}"]
+    before = sim.requests().get("GET /vap/v3/tasks/{id}", 0)
     began = time.monotonic()
     await asyncio.sleep(1)
     asked = sim.requests()["GET /vap/v3/tasks/{id}"] - before

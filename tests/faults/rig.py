@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from airflow_media_tasks.simulator import Simulator
 from deployment import DeploymentError
@@ -401,17 +402,18 @@ class Rig:
             time.sleep(1)
 
     def _wake(self, scenario: Scenario, mark: Path) -> None:
+        """It must find that it is too late to send, or be ended by Airflow before it gets that far."""
         supervisor, task = (int(pid) for pid in mark.read_text().split())
-        os.kill(task, signal.SIGCONT)
         woke = mark.with_suffix(".woke")
-        for _ in range(60):
-            if woke.exists():
-                break
-            time.sleep(0.5)
-        os.kill(supervisor, signal.SIGCONT)
-        if not woke.exists() or woke.read_text() != "too_late":
-            said = woke.read_text() if woke.exists() else "nothing"
-            self._doubts[scenario.name].append(f"{mark.name} woke and said {said!r}")
+        for pid, patience in ((task, 5), (supervisor, 60)):
+            os.kill(pid, signal.SIGCONT)
+            ends = time.monotonic() + patience
+            while not woke.exists() and psutil.pid_exists(task) and time.monotonic() < ends:
+                time.sleep(0.2)
+        said = woke.read_text() if woke.exists() else "still there" if psutil.pid_exists(task) else "ended"
+        self._say(f"{mark.name} woke: {said}")
+        if said not in ("too_late", "ended"):
+            self._doubts[scenario.name].append(f"{mark.name} woke: {said}")
 
     def _shake_triggerer(self, scenario: Scenario, number: signal.Signals) -> None:
         """The triggerer with most of the triggers has an accident; the other takes over, then they fire."""

@@ -1,0 +1,182 @@
+"""One contender in one asyncio process, as the triggerer runs its triggers: prints its figures as JSON.
+
+    python measure.py CONTENDER SIMULATOR_URL SIMULATOR_PID FILE_OF_ENDS [--window 20] [--spread 15]
+
+The file holds, for each task's id, the simulator's unix seconds of its end, far in the future. First all tasks are
+polled and nothing ends (CPU, requests, memory); then the simulator's clock is advanced, they end at random times,
+and a ticker runs (detection, lag of the event loop, sockets).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import structlog
+from airflow.triggers.base import BaseTrigger
+
+from airflow_media_tasks.poller import Poller
+from bench_simulator import call, cpu_seconds
+from contenders import CONTENDERS, INTERVAL, Contender, use
+
+
+TICK = 0.005
+PATIENCE = 25.0  # seconds after the last task's end
+PROCESS = psutil.Process()
+
+
+def quiet_logs() -> None:
+    """Lines are made as the triggerer makes them, as JSON, and then thrown away."""
+    nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the process
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.PrintLoggerFactory(nowhere),
+        cache_logger_on_first_use=True,
+    )
+
+
+def told() -> int:
+    """How often our watches were told something of their tasks, together."""
+    pollers = Poller._of_loop.get(asyncio.get_running_loop(), {})  # noqa: SLF001  # only it knows
+    return sum(watch.asked for poller in pollers.values() for watch in poller._all())  # noqa: SLF001
+
+
+def requests(url: str, provider: str) -> int:
+    """How many status requests the simulator has had."""
+    counts = call(url, "requests")
+    submits = ("POST /vap", "POST /kling", "POST /acedata/veo/videos")
+    return sum(
+        count for route, count in counts.items() if f"/{provider}/" in route and not route.startswith(submits)
+    )
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of *values* does not exceed."""
+    return sorted(values)[min(int(len(values) * share), len(values) - 1)] if values else float("nan")
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[tuple[list[float], list[int]]]:
+    """Collects how late each tick of 5 ms was, in seconds, and now and then the number of open files."""
+    lags: list[float] = []
+    files: list[int] = []
+
+    async def tick() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK
+            await asyncio.sleep(TICK)
+            lags.append(loop.time() - due)
+            if len(lags) % 100 == 0:
+                files.append(PROCESS.num_fds())
+
+    ticker = asyncio.create_task(tick())
+    try:
+        yield lags, files
+    finally:
+        ticker.cancel()
+
+
+async def fires(trigger: BaseTrigger) -> float:
+    """Runs it as the triggerer does; the unix seconds of its event."""
+    async for _ in trigger.run():
+        return time.time()
+    raise RuntimeError("the trigger ended without an event")
+
+
+async def measure(
+    contender: Contender, url: str, simulator: int, ends: dict[str, float], window: float, spread: float
+) -> dict[str, float | str | None]:
+    """All figures of this contender with the tasks in *ends*, of which the first is for warming up."""
+    (first, _), *rest = ends.items()
+    # What is imported and made once must not count as memory of a task.
+    lone = asyncio.create_task(fires(contender.trigger(first, url)))
+    await asyncio.sleep(2)
+    lone.cancel()
+    await asyncio.gather(lone, return_exceptions=True)
+    await asyncio.sleep(0.2)
+    gc.collect()
+    files_before, memory_before, count = PROCESS.num_fds(), PROCESS.memory_info().rss, len(rest)
+    tasks = {}
+    for number, (own_id, _) in enumerate(rest):
+        tasks[own_id] = asyncio.create_task(fires(contender.trigger(own_id, url)))
+        if (number + 1) % max(count // 50, 1) == 0:
+            # A triggerer takes them up bit by bit, too: not all poll at the same moment.
+            await asyncio.sleep(INTERVAL / 50)
+    await asyncio.sleep(contender.warm_up * (2 if count > 5000 else 1))
+
+    asked_before, sent_before = told(), await asyncio.to_thread(requests, url, contender.provider)
+    simulator_before, began, cpu_before = cpu_seconds(simulator), time.monotonic(), time.process_time()
+    await asyncio.sleep(window)
+    cpu, took = time.process_time() - cpu_before, time.monotonic() - began
+    simulator_cpu = cpu_seconds(simulator) - simulator_before
+    sent = await asyncio.to_thread(requests, url, contender.provider) - sent_before
+    asked = told() - asked_before
+    gc.collect()
+    memory = PROCESS.memory_info().rss - memory_before
+
+    fired: list[float] = []
+    async with ticking() as (lags, files):
+        now = time.time()
+        # 0.5 s for the control request itself.
+        advance = min(end for _, end in rest) - now - 0.5
+        await asyncio.to_thread(call, url, "clock", {"advance": advance})
+        await asyncio.wait(tasks.values(), timeout=spread + PATIENCE)
+        for own_id, end in rest:
+            if tasks[own_id].done():
+                fired.append(tasks[own_id].result() - (end - advance))
+    for task in tasks.values():
+        task.cancel()
+    await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    wanted = count * took / INTERVAL
+    polls = sent if contender.requests_are_polls else asked if asked > wanted / 2 else wanted
+    return {
+        "tasks": count,
+        "cpu_ms": cpu / polls * 1000 if polls else float("nan"),
+        "cpu_share": cpu / took,
+        "kept_up": polls / wanted,
+        "requests": sent / wanted,
+        "lag_ms": percentile(lags, 0.99) * 1000,
+        "detect_p50": statistics.median(fired) if fired else float("nan"),
+        "detect_p99": percentile(fired, 0.99),
+        "fired": len(fired),
+        "memory_kib": memory / count / 1024,
+        "sockets": max(files, default=files_before) - files_before,
+        "simulator_share": simulator_cpu / took,
+    }
+
+
+def main() -> None:
+    """Measures what the command line says."""
+    parser = argparse.ArgumentParser(description="One contender in one asyncio process.")
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("url")
+    parser.add_argument("pid", type=int)
+    parser.add_argument("ends", type=Path)
+    parser.add_argument("--window", type=float, default=20.0)
+    parser.add_argument("--spread", type=float, default=15.0)
+    options = parser.parse_args()
+    use(options.url)
+    quiet_logs()
+    ends = json.loads(options.ends.read_text())
+    contender = CONTENDERS[options.contender]
+    figures = asyncio.run(
+        measure(contender, options.url, options.pid, ends, options.window, options.spread)
+    )
+    json.dump(figures, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
