@@ -361,7 +361,8 @@ class Poller:
             coroutine = self._ask(hook, group, batch)
             # As many requests as one round needs, evenly over most of the shortest interval of the round:
             # without room to spare, each one that is late would delay all that come after it.
-            gap = 0.8 * min(watch.interval for watch in batch) / max(self._count / hook.batch_size, 1.0)
+            round_ = sum(math.ceil(len(each.watches) / hook.batch_size) for each in self._groups.values())
+            gap = 0.8 * min(watch.interval for watch in batch) / max(round_, 1)
         self._next_request = max(self._next_request, now - gap) + gap
         request = asyncio.get_running_loop().create_task(coroutine)
         self._requests.add(request)

@@ -140,6 +140,9 @@ async def measure(
         task.cancel()
     await asyncio.gather(*tasks.values(), return_exceptions=True)
 
+    if os.environ.get("BN_DUMP"):
+        rows=sorted((end-advance-now, tasks[i].result()-(end-advance)) for i,end in rest if tasks[i].done() and not tasks[i].cancelled())
+        for k in range(0,len(rows),max(len(rows)//40,1)): print("%.1f %.2f" % rows[k], max(r[1] for r in rows[k:k+250]), file=sys.stderr)
     wanted = count * took / INTERVAL
     polls = sent if contender.requests_are_polls else asked if asked > wanted / 2 else wanted
     return {

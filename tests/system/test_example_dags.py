@@ -111,18 +111,19 @@ def test_product_videos(
 def runs(
     airflow: Deployment, simulator: Simulator, wait_until_deferred: Callable[[int], None]
 ) -> dict[str, Run]:
-    """Runs of the other examples: their ten tasks wait for the providers together, then the clock moves."""
+    """Runs of the other examples: their thirteen tasks wait together, then the clock moves."""
     simulator.reset()
     started = {
         "kling": Run(airflow, "example_kling_text_to_video", prompt="A tin robot waters a fern", duration=10),
         "veo": Run(airflow, "example_veo_batch"),
         "wait": Run(airflow, "example_wait_for_task"),
+        "once": Run(airflow, "example_paid_once"),
     }
     for name in OPERATIONS:
         started[name] = Run(
             airflow, "example_same_dag_any_provider", media_conn_id=name, prompt=f"A fox by {name}"
         )
-    wait_until_deferred(1 + 5 + 1 + 3)
+    wait_until_deferred(1 + 5 + 1 + 3 + 3)
     simulator.advance(1000)
     return started
 
@@ -185,3 +186,17 @@ def test_same_dag_any_provider(
     assert (f"{entry['provider']}_default", entry["operation"]) == (conn_id, OPERATIONS[conn_id])
     assert run.result("video")["media_conn_id"] == conn_id
     assert is_sound(run.result("download")["files"][0], output / "any" / f"{conn_id}.mp4")
+
+
+def test_paid_once(runs: dict[str, Run], simulator: Simulator, output: Path) -> None:
+    """Each prompt is submitted under a reference of its own, paid for once, and its video lands."""
+    run = runs["once"]
+    assert run.end() == "success"
+    entries = [entry for entry in simulator.ledger() if "A lantern" in json.dumps(entry["request"])]
+    assert len(entries) == len({entry["client_ref"] for entry in entries}) == 3
+    assert sorted(run.result("video", index)["id"] for index in range(3)) == sorted(
+        f"videos/text2video/{entry['id']}" for entry in entries
+    )
+    files = [run.result("download", index)["files"][0] for index in range(3)]
+    assert all(Path(file["path"].removeprefix("file://")).is_relative_to(output) for file in files)
+    assert all(is_sound(file, Path(file["path"].removeprefix("file://"))) for file in files)
