@@ -98,9 +98,15 @@ class Watch:
 
     async def changed(self, timeout: float) -> None:
         """Returns when the status has changed or cannot be read any more, or after *timeout* seconds."""
-        self.wake = asyncio.get_running_loop().create_future()
-        await asyncio.wait({self.wake}, timeout=max(timeout, 0.0))
-        self.wake = None
+        loop = asyncio.get_running_loop()
+        self.wake = loop.create_future()
+        # asyncio.wait does the same in three times the memory, and ten thousand of these wait.
+        timer = loop.call_later(max(timeout, 0.0), self.tell)
+        try:
+            await self.wake
+        finally:
+            timer.cancel()
+            self.wake = None
 
     def tell(self) -> None:
         """Wakes the waiter."""
@@ -164,6 +170,8 @@ class Poller:
         self._news = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
         self._next_request = 0.0
+        self._round = 0
+        self._round_ends = 0.0
         self._paused_until = 0.0
         self._hook_until = 0.0
         self._failures = 0
@@ -359,14 +367,20 @@ class Poller:
             if not batch:
                 return
             coroutine = self._ask(hook, group, batch)
-            # As many requests as one round needs, evenly over most of the shortest interval of the round:
-            # without room to spare, each one that is late would delay all that come after it.
-            round_ = sum(math.ceil(len(each.watches) / hook.batch_size) for each in self._groups.values())
-            gap = 0.8 * min(watch.interval for watch in batch) / max(round_, 1)
+            gap = self._gap(hook, min(watch.interval for watch in batch), now)
         self._next_request = max(self._next_request, now - gap) + gap
         request = asyncio.get_running_loop().create_task(coroutine)
         self._requests.add(request)
         request.add_done_callback(self._request_ended)
+
+    def _gap(self, hook: MediaHook, interval: float, now: float) -> float:
+        """Seconds between two requests: as many as one round needs, evenly over most of its interval."""
+        needed = sum(math.ceil(len(group.watches) / hook.batch_size) for group in self._groups.values())
+        # A round is not slowed down by tasks that it finds ended: those still in it are due all the same.
+        if now >= self._round_ends:
+            self._round, self._round_ends = 0, now + interval
+        self._round = max(self._round, needed, 1)
+        return 0.8 * interval / self._round
 
     def _request_ended(self, request: asyncio.Task[None]) -> None:
         self._requests.discard(request)

@@ -53,7 +53,9 @@ class SimulatorProcess:
         self._process.terminate()
         self._process.wait()
 
-    def submit(self, contender: Contender, count: int, spread: float, seconds: float = NEVER) -> dict[str, float]:
+    def submit(
+        self, contender: Contender, count: int, spread: float, seconds: float = NEVER
+    ) -> dict[str, float]:
         """Submits tasks that end in *seconds* and at random up to *spread* seconds later.
 
         :return: for each task's own id, the simulator's unix seconds of its end.

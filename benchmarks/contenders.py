@@ -62,7 +62,10 @@ class ClientPerTrigger(AsksVap):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Polls until the task has ended."""
         async with httpx.AsyncClient(headers=self.headers) as client:
-            while (task := (await client.get(self.url)).json())["status"] not in ENDED:
+            while True:
+                task = (await client.get(self.url)).json()
+                if task["status"] in ENDED:
+                    break
                 await asyncio.sleep(self.interval)
         yield TriggerEvent(task)
 
@@ -73,7 +76,10 @@ class BlockingCall(AsksVap):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Polls until the task has ended."""
         with httpx.Client(headers=self.headers) as client:
-            while (task := client.get(self.url).json())["status"] not in ENDED:  # noqa: ASYNC212  # that is it
+            while True:
+                task = client.get(self.url).json()  # noqa: ASYNC212  # this is what it is measured for
+                if task["status"] in ENDED:
+                    break
                 await asyncio.sleep(self.interval)
         yield TriggerEvent(task)
 
@@ -124,10 +130,10 @@ class Contender:
 
 def _ours(prefix: str, conn: str) -> Callable[[str, str], BaseTrigger]:
     # As a sensor's: neither a later first look nor slower questions later on, so that all poll all the time.
-    return lambda own_id, url: MediaTaskTrigger(prefix + own_id, conn, INTERVAL, time.time() + 1e6)
+    return lambda own_id, _: MediaTaskTrigger(prefix + own_id, conn, INTERVAL, time.time() + 1e6)
 
 
-def _http_sensor(own_id: str, url: str) -> BaseTrigger:
+def _http_sensor(own_id: str, _: str) -> BaseTrigger:
     from airflow.providers.http.triggers.http import HttpSensorTrigger  # noqa: PLC0415  # only where it runs
 
     return HttpSensorTrigger(
@@ -191,9 +197,7 @@ CONTENDERS = {
         _VAP,
         _httpx(BlockingCall),
     ),
-    "timer": Contender(
-        "an empty trigger", "vap", "/v3/tasks", _VAP, lambda own_id, url: Timer(time.time() + 1e6)
-    ),
+    "timer": Contender("an empty trigger", "vap", "/v3/tasks", _VAP, lambda _, __: Timer(time.time() + 1e6)),
 }
 
 

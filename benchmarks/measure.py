@@ -2,9 +2,9 @@
 
     python measure.py CONTENDER SIMULATOR_URL SIMULATOR_PID FILE_OF_ENDS [--window 20] [--spread 15]
 
-The file holds, for each task's id, the simulator's unix seconds of its end, far in the future. First all tasks are
-polled and nothing ends (CPU, requests, memory); then the simulator's clock is advanced, they end at random times,
-and a ticker runs (detection, lag of the event loop, sockets).
+The file holds, for each task's id, the simulator's unix seconds of its end, far in the future. First all tasks
+are polled and nothing ends (CPU, requests, memory); then the simulator's clock is advanced, they end at random
+times, and a ticker runs (detection, lag of the event loop, sockets).
 """
 
 from __future__ import annotations
@@ -128,21 +128,20 @@ async def measure(
 
     fired: list[float] = []
     async with ticking() as (lags, files):
-        now = time.time()
-        # 0.5 s for the control request itself.
-        advance = min(end for _, end in rest) - now - 0.5
-        await asyncio.to_thread(call, url, "clock", {"advance": advance})
-        await asyncio.wait(tasks.values(), timeout=spread + PATIENCE)
-        for own_id, end in rest:
-            if tasks[own_id].done():
-                fired.append(tasks[own_id].result() - (end - advance))
+        if spread:
+            # Half a second for the control request itself.
+            advance = min(end for _, end in rest) - time.time() - 0.5
+            await asyncio.to_thread(call, url, "clock", {"advance": advance})
+            await asyncio.wait(tasks.values(), timeout=spread + PATIENCE)
+            for own_id, end in rest:
+                if tasks[own_id].done():
+                    fired.append(tasks[own_id].result() - (end - advance))
+        else:
+            await asyncio.sleep(3)
     for task in tasks.values():
         task.cancel()
     await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    if os.environ.get("BN_DUMP"):
-        rows=sorted((end-advance-now, tasks[i].result()-(end-advance)) for i,end in rest if tasks[i].done() and not tasks[i].cancelled())
-        for k in range(0,len(rows),max(len(rows)//40,1)): print("%.1f %.2f" % rows[k], max(r[1] for r in rows[k:k+250]), file=sys.stderr)
     wanted = count * took / INTERVAL
     polls = sent if contender.requests_are_polls else asked if asked > wanted / 2 else wanted
     return {
@@ -169,15 +168,13 @@ def main() -> None:
     parser.add_argument("pid", type=int)
     parser.add_argument("ends", type=Path)
     parser.add_argument("--window", type=float, default=20.0)
-    parser.add_argument("--spread", type=float, default=15.0)
+    parser.add_argument("--spread", type=float, default=15.0, help="0: nothing ends")
     options = parser.parse_args()
     use(options.url)
     quiet_logs()
     ends = json.loads(options.ends.read_text())
     contender = CONTENDERS[options.contender]
-    figures = asyncio.run(
-        measure(contender, options.url, options.pid, ends, options.window, options.spread)
-    )
+    figures = asyncio.run(measure(contender, options.url, options.pid, ends, options.window, options.spread))
     json.dump(figures, sys.stdout)
 
 

@@ -223,14 +223,16 @@ class Rig:
     ) -> None:
         """Wait until the runs have ended; what ends by itself is restarted meanwhile."""
         ends = time.monotonic() + seconds
-        names = {scenario.name for scenario in scenarios}
-        query = "select dag_id from dag_run where state not in ('success', 'failed')"
-        while (left := names & {row[0] for row in self.cluster.rows(query)}) or not also():
+        while (left := self._unended(scenarios)) or not also():
             self.cluster.revive()
             if time.monotonic() > ends:
                 self._say(f"not ended after {seconds:.0f} s: {sorted(left)}")
                 return
             time.sleep(2)
+
+    def _unended(self, scenarios: Sequence[Scenario]) -> set[str]:
+        query = "select dag_id from dag_run where state not in ('success', 'failed')"
+        return {scenario.name for scenario in scenarios} & {row[0] for row in self.cluster.rows(query)}
 
     def _states(self, scenario: Scenario) -> dict[str, int]:
         states: dict[str, int] = {}
@@ -342,6 +344,13 @@ class Rig:
             index = f"/{each.map_index}" if each.map_index >= 0 else ""
             self.cluster.request("PATCH", place + index, json={"new_state": "failed"})
 
+    def _clear_ended(self, scenario: Scenario) -> None:
+        # A clear while the scheduler is about to end the run is lost in Airflow 3.3.2: the run just ends.
+        ends = time.monotonic() + 60
+        while self._unended([scenario]) and time.monotonic() < ends:
+            time.sleep(1)
+        self._clear(scenario)
+
     def _clear(self, scenario: Scenario) -> None:
         body = {
             "dry_run": False,
@@ -359,7 +368,7 @@ class Rig:
 
     def _user_clears_success(self, scenario: Scenario) -> None:
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
-        self._clear(scenario)
+        self._clear_ended(scenario)
         self.until(scenario, lambda each: each.state == "success" and each.try_number > 1, "succeeded again")
 
     def _person_adopts(self, scenario: Scenario) -> None:
@@ -382,7 +391,7 @@ class Rig:
                 capture_output=True,
                 timeout=120,
             )
-        self._clear(scenario)
+        self._clear_ended(scenario)
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
 
     def _zombie_wakes(self, scenario: Scenario) -> None:
