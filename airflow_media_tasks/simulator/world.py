@@ -414,7 +414,7 @@ class World:
     def scene(self, task: Task, output: Output, source: bytes | None) -> Scene:
         """What the file *output* of *task* shows."""
         role = f" - {output.role}" if output.role else ""
-        caption = f"{task.provider} - {task.operation}{role} - {task.id}"
+        caption = f"{task.provider} - {task.operation}{role} - {task.id.split('-')[0]}"
         return Scene(task.text, caption, task.aspect_ratio, source)
 
 

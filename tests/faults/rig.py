@@ -80,12 +80,16 @@ class Outcome:
     doubts: list[str]
 
     @property
+    def end(self) -> str:
+        """The states, and every doubt."""
+        states = ", ".join(f"{number} {state}" for state, number in sorted(self.states.items()))
+        return "; ".join([states, *self.doubts])
+
+    @property
     def words(self) -> str:
         """For the table."""
-        states = ", ".join(f"{number} {state}" for state, number in sorted(self.states.items()))
         least, most = self.tries
-        tries = f"{least}" if least == most else f"{least}-{most}"
-        return f"{states}; tries {tries}" + "".join(f"; {doubt}" for doubt in self.doubts)
+        return f"{self.end}; tries {least}" + ("" if least == most else f"-{most}")
 
 
 class Rig:
@@ -181,6 +185,8 @@ class Rig:
             self.cluster.restart(victim)
         self._say(f"chaos: {kills} killed; {self._states(CHAOS)}")
         self._until_ended([CHAOS], CHAOS_END_SECONDS)
+        if all(each.try_number == 1 for each in self.instances(CHAOS)):
+            self._doubts[CHAOS.name].append("no task lost its worker")
         self._say("chaos: done")
 
     # Looking.
