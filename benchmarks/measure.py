@@ -2,9 +2,9 @@
 
     python measure.py CONTENDER SIMULATOR_URL SIMULATOR_PID FILE_OF_ENDS [--window 20] [--spread 15]
 
-The file holds, for each task's id, the simulator's unix seconds of its end, far in the future. First all tasks
-are polled and nothing ends (CPU, requests, memory); then the simulator's clock is advanced, they end at random
-times, and a ticker runs (detection, lag of the event loop, sockets).
+The file holds, for each task's id, the simulator's unix seconds of its end, far in the future. First all
+tasks are polled and nothing ends (CPU, requests, memory); then the simulator's clock is advanced, they end at
+random times, and a ticker runs (detection, lag of the event loop, sockets).
 """
 
 from __future__ import annotations

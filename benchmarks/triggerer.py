@@ -1,0 +1,265 @@
+"""The real triggerer with rows in PostgreSQL: a thousand tasks deferred together, each of them 60 s long.
+
+The task instances and their triggers are written into the metadata database as a worker's deferral leaves
+them; what is measured is the triggerer alone, from there until it has scheduled the last one to be resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from cluster import Server, program
+
+from bench_simulator import SimulatorProcess, call
+from contenders import CONTENDERS, connections
+from deployment import free_port
+
+
+COUNT = 1_000
+SECONDS = 60.0
+PATIENCE = 240.0
+NAMES = ("timer", "acedata", "http", "per-trigger")
+COLUMNS = (
+    f"{COUNT:,} tasks of {SECONDS:g} s in the real triggerer",
+    "resumed",
+    "wall, s",
+    "against timers",
+    "CPU while waiting, supervisor / runner",
+    "runner, MiB",
+    "loop blocked",
+    "ledger",
+)
+DAG = """
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
+
+with DAG("bench", schedule=None):
+    EmptyOperator(task_id="wait")
+"""
+
+
+@contextmanager
+def postgres(home: Path) -> Iterator[str]:
+    """A PostgreSQL of ours on loopback, and its address for SQLAlchemy."""
+    data, port = home / "postgres", free_port()
+    data.mkdir()
+    user = "postgres" if os.geteuid() == 0 else None
+    if user:
+        home.chmod(0o755)
+        shutil.chown(data, user, user)
+    initdb = [program("initdb"), "-D", str(data / "data"), "-U", "airflow", "-A", "trust", "-N", "-E", "UTF8"]
+    subprocess.run(initdb, cwd="/", check=True, capture_output=True, user=user)
+    command = [program("postgres"), "-D", str(data / "data"), "-p", str(port), "-k", "", "-h", "127.0.0.1"]
+    ready = [program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow"]
+    server = Server(
+        command, home / "postgres.log", lambda: subprocess.run(ready, check=False).returncode == 0, user
+    )
+    server.start()
+    try:
+        yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def triggerer(log: Path) -> Iterator[psutil.Process]:
+    """Airflow's triggerer, in the environment of this process."""
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def prepare(home: Path) -> None:
+    """Makes the tables and the DAG."""
+    (home / "dags").mkdir()
+    (home / "dags" / "bench.py").write_text(DAG)
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL)
+    from airflow.dag_processing.bundles.manager import DagBundlesManager  # noqa: PLC0415  # reads its settings
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db  # noqa: PLC0415  # as above
+
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(DagBag(str(home / "dags")), "dags-folder", None)
+
+
+def define(url: str) -> None:
+    """Stores the contenders' connections in the database, as users do."""
+    from airflow.models.connection import Connection  # noqa: PLC0415  # reads its settings
+    from airflow.utils.session import create_session  # noqa: PLC0415  # as above
+
+    with create_session() as session:
+        for name, fields in connections(url).items():
+            conn_id = name.removeprefix("AIRFLOW_CONN_").lower()
+            session.add(Connection.from_json(fields, conn_id=conn_id))
+
+
+def defer(run_id: str, triggers: list[Any]) -> None:
+    """One deferred, mapped task instance for each trigger, in one transaction."""
+    from airflow._shared.timezones import timezone  # noqa: PLC0415  # reads its settings
+    from airflow.models.dag_version import DagVersion  # noqa: PLC0415  # as above
+    from airflow.models.dagrun import DagRun  # noqa: PLC0415  # as above
+    from airflow.models.serialized_dag import SerializedDagModel  # noqa: PLC0415  # as above
+    from airflow.models.taskinstance import TaskInstance  # noqa: PLC0415  # as above
+    from airflow.models.trigger import Trigger  # noqa: PLC0415  # as above
+    from airflow.utils.session import create_session  # noqa: PLC0415  # as above
+    from airflow.utils.state import DagRunState, TaskInstanceState  # noqa: PLC0415  # as above
+    from airflow.utils.types import DagRunTriggeredByType  # noqa: PLC0415  # as above
+
+    with create_session() as session:
+        version = DagVersion.get_latest_version("bench", session=session)
+        serialized = SerializedDagModel.get("bench", session=session)
+        if version is None or serialized is None:
+            raise RuntimeError("the DAG is not in the database")
+        task = serialized.dag.get_task("wait")
+        now = timezone.utcnow()
+        session.add(
+            DagRun(
+                "bench",
+                run_id,
+                run_after=now,
+                start_date=now,
+                state=DagRunState.RUNNING,
+                run_type="manual",
+                triggered_by=DagRunTriggeredByType.TEST,
+            )
+        )
+        session.flush()
+        for index, trigger in enumerate(triggers):
+            path, arguments = trigger.serialize()
+            row = Trigger(classpath=path, kwargs=arguments)
+            ti = TaskInstance(task, version.id, run_id, TaskInstanceState.DEFERRED, index)
+            ti.trigger = row
+            ti.next_method = "execute_complete"
+            ti.start_date = now
+            session.add(ti)
+
+
+def resumed(engine: Any, run_id: str) -> int:
+    """How many task instances are scheduled to be resumed by now."""
+    from sqlalchemy import text  # noqa: PLC0415  # Airflow brings it
+
+    with engine.connect() as connection:
+        query = "select count(*) from task_instance where run_id = :run_id and state = 'scheduled'"
+        return int(connection.execute(text(query), {"run_id": run_id}).scalar_one())
+
+
+def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -> dict[str, Any]:
+    """Figures of one contender: seconds until all are resumed, and what the triggerer used meanwhile."""
+    from sqlalchemy import create_engine  # noqa: PLC0415  # Airflow brings it
+
+    from airflow_media_tasks.triggers import MediaTaskTrigger  # noqa: PLC0415  # reads Airflow's settings
+
+    contender, log = CONTENDERS[name], home / f"{name}.log"
+    engine = create_engine(address)
+    with triggerer(log) as process:
+        for _ in range(100):
+            time.sleep(0.5)
+            if len(process.children(recursive=True)) and "running" in log.read_text().lower():
+                break
+        time.sleep(5)
+        ids = simulator.submit(contender, COUNT, 0, SECONDS)
+        now = time.time()
+        triggers = [contender.trigger(own_id, simulator.url) for own_id in ids]
+        if name == "timer":
+            for trigger in triggers:
+                trigger.until = now + SECONDS  # type: ignore[attr-defined]  # it is a Timer
+        elif name == "acedata":  # as the operator does it
+            triggers = [
+                MediaTaskTrigger(
+                    f"veo/{own_id}", "bench_acedata", 5.0, now + 3600, None, "veo/text_to_video", now
+                )
+                for own_id in ids
+            ]
+        defer(name, triggers)
+        began = time.monotonic()
+        family = [process, *process.children(recursive=True)]
+        time.sleep(15)
+        before = [sum(each.cpu_times()[:2]) for each in family]
+        time.sleep(30)
+        shares = [(sum(each.cpu_times()[:2]) - cpu) / 30 for each, cpu in zip(family, before, strict=True)]
+        memory = max(each.memory_info().rss for each in family[1:]) / 2**20
+        while (count := resumed(engine, name)) < COUNT and time.monotonic() - began < PATIENCE:
+            time.sleep(0.2)
+        took = time.monotonic() - began
+    engine.dispose()
+    return {
+        "way": contender.label,
+        "resumed": count,
+        "took": took,
+        "supervisor": shares[0],
+        "runner": sum(shares[1:]),
+        "memory": memory,
+        "blocked": log.read_text(errors="replace").count("blocked"),
+        "ledger": len(call(simulator.url, "ledger")),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+    ]
+    for row in rows:
+        lines.append(  # noqa: PERF401  # one row after the other reads better
+            f"| {row['way']} | {row['resumed']:,} | {row['took']:.0f} | {row['took'] / rows[0]['took']:.2f} "
+            f"| {row['supervisor']:.0%} / {row['runner']:.0%} | {row['memory']:.0f} | {row['blocked']} "
+            f"| {row['ledger']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def run(output: Path) -> None:
+    """Measures all in a process of its own, whose Airflow has the settings for it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="media-tasks-triggerer-") as name,
+        postgres(Path(name)) as address,
+    ):
+        home = Path(name)
+        settings = {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        environment = {**os.environ, **settings}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        command = [sys.executable, __file__, str(output.resolve()), address]
+        subprocess.run(command, env=environment, cwd=home, check=True)
+
+
+def main(output: Path, address: str) -> None:
+    """The process of `run`."""
+    home = Path(os.environ["AIRFLOW_HOME"])
+    prepare(home)
+    rows = []
+    with SimulatorProcess() as simulator:
+        define(simulator.url)
+        for name in NAMES:
+            rows.append(measured(name, home, simulator, address))
+            print(table(rows).splitlines()[-1], flush=True)
+    (output / "triggerer.md").write_text(table(rows) + "\n")
+    print("\n" + table(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
