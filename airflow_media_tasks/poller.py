@@ -56,6 +56,7 @@ SLOWEST = 4.0
 """How many intervals lie between two looks at a task that is much too late, at most."""
 
 
+@dataclass(slots=True, eq=False)
 class Watch:
     """One waiter's interest in one task: what is known of it, and a way to sleep until that changes.
 
@@ -65,36 +66,19 @@ class Watch:
     :param submitted: when, in seconds of the event loop's clock, or None if somebody else did.
     """
 
-    __slots__ = (
-        "asked",
-        "company",
-        "due",
-        "error",
-        "failing_since",
-        "interval",
-        "looked",
-        "media_task_id",
-        "operation",
-        "submitted",
-        "swept",
-        "task",
-        "wake",
-    )
-
-    def __init__(self, media_task_id: str, interval: float, operation: str, submitted: float | None) -> None:
-        self.media_task_id = media_task_id
-        self.interval = interval
-        self.operation = operation
-        self.submitted = submitted
-        self.due = 0.0
-        self.task: MediaTask | None = None
-        self.error: BaseException | None = None
-        self.asked = 0
-        self.looked: float | None = None
-        self.swept = False
-        self.company: int | None = None
-        self.failing_since: float | None = None
-        self.wake: asyncio.Future[None] | None = None
+    media_task_id: str
+    interval: float
+    operation: str
+    submitted: float | None
+    due: float = 0.0
+    task: MediaTask | None = None
+    error: BaseException | None = None
+    asked: int = 0
+    looked: float | None = None
+    swept: bool = False
+    company: int | None = None
+    failing_since: float | None = None
+    wake: asyncio.Future[None] | None = None
 
     async def changed(self, timeout: float) -> None:
         """Returns when the status has changed or cannot be read any more, or after *timeout* seconds."""
@@ -219,6 +203,8 @@ class Poller:
         self._count -= 1
         if not of_task:
             del group.watches[watch.media_task_id]
+        if group.next_sweep is not None and len(group.watches) < SWEEP_FROM:
+            self._end_sweeps(group)
         if not group.watches:
             del self._groups[key]
         if not self._count:
@@ -492,7 +478,8 @@ class Poller:
                     awaited = self._tell_page(group, fresh, loop.time())
                     barren += 1 if not awaited else -1
                     # The order of a list is nobody's promise: what it hides is asked for by itself, later.
-                    if not more or not fresh or barren > 1 or len(seen) > 2 * len(group.watches) + len(tasks):
+                    # Nor may reading the list cost more than asking for each task.
+                    if not more or not fresh or barren > 1 or page >= len(group.watches):
                         break
         except Exception as raised:  # noqa: BLE001  # as for a batch
             # Whether the account is the trouble or only its list: asking for each task by itself will tell.
@@ -512,6 +499,14 @@ class Poller:
             watch.swept = True
             self._schedule(group, watch, now + watch.interval * rounds)
 
+    def _end_sweeps(self, group: _Group) -> None:
+        """The few that are left are asked for by themselves, and soon: no list shows them any more."""
+        group.next_sweep = None
+        now = asyncio.get_running_loop().time()
+        for watch in itertools.chain.from_iterable(group.watches.values()):
+            if watch.due > now + watch.interval and (watch.asked or watch.swept):
+                self._schedule(group, watch, now + watch.interval * random.random())  # noqa: S311  # as below
+
     def _tell_page(self, group: _Group, tasks: dict[str, MediaTask], now: float) -> int:
         """Tells the waiters what a page shows of their tasks; how many tasks that were."""
         awaited = 0
@@ -519,7 +514,8 @@ class Poller:
             watches = group.watches.get(media_task_id)
             for watch in watches or ():
                 self._tell(watch, task, now)
-                self._again(group, watch, now, 1.0, UNSEEN_ROUNDS)
+                watch.swept = False
+                self._again(group, watch, now, 1.0, 2)
             awaited += bool(watches)
         return awaited
 

@@ -29,6 +29,8 @@ COUNT = 1_000
 SECONDS = 60.0
 PATIENCE = 240.0
 NAMES = ("timer", "acedata", "http", "per-trigger")
+TRIGGERERS = "select count(*) from job where job_type = 'TriggererJob' and state = 'running'"
+RESUMED = "select count(*) from task_instance where run_id = :run_id and state = 'scheduled'"
 COLUMNS = (
     f"{COUNT:,} tasks of {SECONDS:g} s in the real triggerer",
     "resumed",
@@ -152,13 +154,12 @@ def defer(run_id: str, triggers: list[Any]) -> None:
             session.add(ti)
 
 
-def resumed(engine: Any, run_id: str) -> int:
-    """How many task instances are scheduled to be resumed by now."""
+def count_of(engine: Any, query: str, **parameters: str) -> int:
+    """The number that a query of the metadata database answers."""
     from sqlalchemy import text  # noqa: PLC0415  # Airflow brings it
 
     with engine.connect() as connection:
-        query = "select count(*) from task_instance where run_id = :run_id and state = 'scheduled'"
-        return int(connection.execute(text(query), {"run_id": run_id}).scalar_one())
+        return int(connection.execute(text(query), parameters).scalar_one())
 
 
 def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -> dict[str, Any]:
@@ -170,11 +171,10 @@ def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -
     contender, log = CONTENDERS[name], home / f"{name}.log"
     engine = create_engine(address)
     with triggerer(log) as process:
-        for _ in range(100):
+        deadline = time.monotonic() + PATIENCE
+        while not (count_of(engine, TRIGGERERS) and process.children()) and time.monotonic() < deadline:
             time.sleep(0.5)
-            if len(process.children(recursive=True)) and "running" in log.read_text().lower():
-                break
-        time.sleep(5)
+        time.sleep(5)  # its first seconds go into imports
         ids = simulator.submit(contender, COUNT, 0, SECONDS)
         now = time.time()
         triggers = [contender.trigger(own_id, simulator.url) for own_id in ids]
@@ -196,7 +196,9 @@ def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -
         time.sleep(30)
         shares = [(sum(each.cpu_times()[:2]) - cpu) / 30 for each, cpu in zip(family, before, strict=True)]
         memory = max(each.memory_info().rss for each in family[1:]) / 2**20
-        while (count := resumed(engine, name)) < COUNT and time.monotonic() - began < PATIENCE:
+        while (
+            count := count_of(engine, RESUMED, run_id=name)
+        ) < COUNT and time.monotonic() - began < PATIENCE:
             time.sleep(0.2)
         took = time.monotonic() - began
     engine.dispose()

@@ -316,9 +316,15 @@ def _shuffled(ids: list[str]) -> list[str]:
     return random.sample(ids, len(ids))
 
 
-@pytest.mark.parametrize("order", [_shuffled, list], ids=["shuffled", "older than the newest pages"])
+@pytest.mark.parametrize(
+    ("order", "most"), [(_shuffled, 5), (list, 2)], ids=["shuffled", "older than the newest pages"]
+)
 async def test_a_task_that_the_list_hides_is_asked_for_by_itself(
-    tiny: TinyKling, sent: list[Sent], waiting: Waiting, order: Callable[[list[str]], list[str]]
+    tiny: TinyKling,
+    sent: list[Sent],
+    waiting: Waiting,
+    order: Callable[[list[str]], list[str]],
+    most: int,
 ) -> None:
     """No order of a list delays a result for more than a few intervals, and few pages are read in vain."""
     tiny.order = order
@@ -330,7 +336,8 @@ async def test_a_task_that_the_list_hides_is_asked_for_by_itself(
     pages = [request.params["pageNum"] for request in sent if request.is_list]
     sweeps = pages.count(1)
     assert sweeps <= 2 * POLLER.UNSEEN_ROUNDS + 2
-    assert len(pages) <= 3 * (sweeps + 1)
+    # The whole list has five pages; where they show nobody's task, two are enough to see that.
+    assert len(pages) <= most * (sweeps + 1)
 
 
 async def test_a_broken_list_is_no_outage_and_delays_nobody(
