@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
@@ -54,7 +55,9 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
     """Submits one generation task, waits for it without a worker slot, returns what was made.
 
     The result (XCom) is the dict of a `MediaTask`: `url` and `urls` for the next step, `files` with what is
-    known of each, `cost`, `id` for another operation or a sensor.
+    known of each, `cost`, `id` for another operation or a sensor, and what was asked for (`arguments`,
+    `model`, `provider`, `submitted_at`, `finished_at`, `made_by`). `id`, `url` and `urls` are XComs of their
+    own, too, for `video.output["url"]`.
 
     :param operation: what to do, a name of the provider's operations (templated); an unknown one is an error
         that lists them.
@@ -96,8 +99,6 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
-        # `output["url"]` asks for an XCom of that key.
-        self.multiple_outputs = True
         if on_unknown_submission not in ON_UNKNOWN:
             raise MediaRequestError(
                 f"on_unknown_submission must be one of {', '.join(ON_UNKNOWN)}, "
@@ -114,7 +115,8 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Checks everything, submits unless an earlier try has, and waits."""
-        return self._submit_and_wait(context, Turn(time.time()))
+        with self._errors_shown(context):
+            return self._submit_and_wait(context, Turn(time.time()))
 
     def submit_again(self, context: Context, event: Any) -> dict[str, Any]:
         """Where a submission that the provider had no room for comes back to; it is still the same try."""
@@ -177,10 +179,31 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         return turn
 
     def result(self, context: Context, task: MediaTask) -> dict[str, Any]:
-        """As of `WaitsForMediaTask`; the record learns that it is over first."""
-        if task.status.is_terminal:
-            finish(context, task)
-        return super().result(context, task)
+        """As of `WaitsForMediaTask`, with what was asked for and where; the record learns that it is over."""
+        record = finish(context, task) if task.status.is_terminal else None
+        result = super().result(context, task)
+        if record is not None:
+            arguments = record.arguments or {}
+            result |= {
+                "provider": record.provider,
+                "arguments": arguments,
+                "model": arguments.get("model"),
+                "submitted_at": record.submitted_after,
+                "finished_at": record.finished_at,
+            }
+        return result
+
+    @contextlib.contextmanager
+    def _errors_shown(self, context: Context) -> Iterator[None]:
+        """Leaves an error in XCom as a dict, where a page can tell what it was."""
+        try:
+            yield
+        except MediaTaskError as error:
+            try:
+                context["ti"].xcom_push(key="media_error", value=error.to_dict())
+            except Exception:  # whatever keeps us from telling it, the error itself counts
+                self.log.warning("the error could not be written to XCom", exc_info=True)
+            raise
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As of `BaseOperator`; where the trigger was lost, the provider's task is not.
@@ -188,6 +211,10 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         A trigger that crashed or outlived its deferral comes back without its arguments, the task's id among
         them: the record has it.
         """
+        with self._errors_shown(context):
+            return self._resume(next_method, next_kwargs, context)
+
+    def _resume(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:

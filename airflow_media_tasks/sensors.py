@@ -47,8 +47,6 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
         if timeout is not None:
             timeout = seconds("timeout", timeout)
         super().__init__(timeout=timeout, **kwargs)
-        # `output["url"]` asks for an XCom of that key.
-        self.multiple_outputs = True
         self.media_task_id = media_task_id
         self.media_conn_id = media_conn_id
         self.deferrable = deferrable

@@ -57,6 +57,8 @@ PHASES = ("intent", "submitted", "finished", "adopted", "abandoned")
 STOP, RESUBMIT = "stop", "resubmit"
 ON_UNKNOWN = (STOP, RESUBMIT)
 
+_TEXT_KEPT = 2000
+
 HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestError)
 """Failures that the same request would meet again."""
 
@@ -72,7 +74,10 @@ class Record:
     :param fingerprint: hash of connection, operation and arguments as rendered.
     :param client_ref: our name for the submission, sent along where the provider keeps one.
     :param submitted_after: ISO 8601, UTC; the intent's time.
+    :param provider: connection type.
+    :param arguments: as submitted, see `recordable`; for people to read, nothing is submitted from them.
     :param media_task_id: the provider's task, from `submitted` on.
+    :param finished_at: ISO 8601, UTC; when we learned that it has ended.
     :param result: the task's dict, where it was complete in the submission's own reply and perhaps
         cannot be asked for again.
     """
@@ -85,7 +90,10 @@ class Record:
     submitted_after: str
     media_conn_id: str
     operation: str
+    provider: str | None = None
+    arguments: dict[str, Any] | None = None
     media_task_id: str | None = None
+    finished_at: str | None = None
     result: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -226,6 +234,8 @@ class Submission:
                 submitted_after=datetime.fromtimestamp(now, timezone.utc).isoformat(),
                 media_conn_id=hook.media_conn_id,
                 operation=self.operation,
+                provider=hook.conn_type,
+                arguments=recordable(self.arguments),
             )
             intent.save(self.context)
             hook.send_before = now + LEASE
@@ -344,10 +354,10 @@ class Submission:
             candidates = self.hook.find_tasks(submitted_after=since, operation=self.operation)
         except MediaTaskError as trouble:
             lines = [f"  the account's tasks cannot be listed: {trouble}"]
+            candidates = []
         else:
-            lines = [_line_of(task) for task in candidates[:20]] or [
-                "  the provider lists no task since then"
-            ]
+            candidates = candidates[:20]
+            lines = [_line_of(task) for task in candidates] or ["  the provider lists no task since then"]
         ti = self.context["ti"]
         place = shlex.join([ti.dag_id, ti.run_id, ti.task_id])
         if ti.map_index is not None and ti.map_index >= 0:
@@ -360,14 +370,54 @@ class Submission:
             f"  airflow media-tasks adopt {place} MEDIA_TASK_ID\n",
             f"  airflow media-tasks resubmit {place}",
         ]
-        return SubmissionOutcomeUnknown("".join(text), provider=error.provider, code=error.code)
+        return SubmissionOutcomeUnknown(
+            "".join(text),
+            provider=error.provider,
+            code=error.code,
+            candidates=[
+                {
+                    "id": task.id,
+                    "created_at": task.created_at.isoformat() if task.created_at else None,
+                    "status": task.status.value,
+                    "prompt": prompt_of(task.raw)[:200],
+                }
+                for task in candidates
+            ],
+        )
 
 
-def finish(context: Context, task: MediaTask) -> None:
-    """Notes that *task* has ended; what it was is asked of the provider again when it matters."""
+def finish(context: Context, task: MediaTask) -> Record | None:
+    """Notes that *task* has ended, and gives its record, if it has one.
+
+    What the task was is asked of the provider again when it matters.
+    """
     record = Record.load(context)
-    if record is not None and record.media_task_id == task.id and record.phase != "finished":
-        dataclasses.replace(record, phase="finished").save(context)
+    if record is None or record.media_task_id != task.id:
+        return None
+    if record.phase != "finished":
+        record = dataclasses.replace(
+            record, phase="finished", finished_at=datetime.now(timezone.utc).isoformat()
+        )
+        record.save(context)
+    return record
+
+
+def recordable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """*arguments* for people to read: a text of over 2,000 characters becomes its beginning and its length.
+
+    A picture given in base64 belongs neither in the metadata database nor beside a file.
+    """
+
+    def short(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > _TEXT_KEPT:
+            return f"{value[:200]}... ({len(value)} characters)"
+        if isinstance(value, Mapping):
+            return {name: short(part) for name, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [short(part) for part in value]
+        return value
+
+    return {name: short(value) for name, value in arguments.items()}
 
 
 def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ never the class, because Airflow refuses to load classes of a package that is no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
@@ -142,7 +142,29 @@ class MediaTaskTimeout(MediaTaskError):
 
 
 class SubmissionOutcomeUnknown(MediaTaskError):
-    """A submission was sent and nobody knows whether it was accepted; sending it again could pay twice."""
+    """A submission was sent and nobody knows whether it was accepted; sending it again could pay twice.
+
+    :param candidates: what the account shows since then, each `{"id", "created_at", "status", "prompt"}`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        code: str | None = None,
+        retry_after: float | None = None,
+        media_task_id: str | None = None,
+        candidates: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(
+            message, provider=provider, code=code, retry_after=retry_after, media_task_id=media_task_id
+        )
+        self.candidates = candidates
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of `MediaTaskError`, with the candidates."""
+        return {**super().to_dict(), "candidates": list(self.candidates)}
 
 
 _ERROR_CLASSES: dict[str, type[MediaTaskError]] = {

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+_NAMED_XCOMS = ("id", "url", "urls")
+"""Parts of the result that are XComs of their own: `output["url"]` asks for one of that key."""
+_MAKER = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 _URLS_IN_LOG = 5
 
 
@@ -85,7 +88,7 @@ class WaitsForMediaTask(_Base):
             raise MediaProviderError(f"the trigger's event is no media task: {error}") from error
         return self.result(context, task)
 
-    def result(self, context: Context, task: MediaTask) -> dict[str, Any]:  # noqa: ARG002  # for subclasses
+    def result(self, context: Context, task: MediaTask) -> dict[str, Any]:
         """What goes to XCom for a finished *task*; raises its error if it failed."""
         if task.error is not None:
             raise task.error
@@ -102,4 +105,12 @@ class WaitsForMediaTask(_Base):
             ", ".join(shown(url, 300) for url in task.urls[:_URLS_IN_LOG]),
             f" and {more} more" if more > 0 else "",
         )
-        return {**task.to_dict(), "media_conn_id": self.media_conn_id}
+        ti = context["ti"]
+        result = {
+            **task.to_dict(),
+            "media_conn_id": self.media_conn_id,
+            "made_by": {name: getattr(ti, name) for name in _MAKER},
+        }
+        for name in _NAMED_XCOMS:
+            ti.xcom_push(key=name, value=result[name])
+        return result

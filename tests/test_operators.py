@@ -72,6 +72,26 @@ def test_the_result_is_the_task_as_a_dict(
     assert json.loads(json.dumps(result)) == result
 
 
+def test_the_result_says_what_was_asked_for(sim: Simulator, connect: Connect, complete: Complete) -> None:
+    """A step far away can tell who made this from what, and when; a long text is named, not carried along."""
+    connect("kling")
+    prompt = f"a fox {QUICK}"
+    result = complete(video(arguments={"prompt": prompt, "note": "x" * 5000}))
+    assert result["provider"] == "kling"
+    assert result["arguments"]["prompt"] == prompt
+    assert result["arguments"]["note"] == "x" * 200 + "... (5000 characters)"
+    assert result["submitted_at"] < result["finished_at"]
+    assert result["made_by"]["task_id"] == "task"
+
+
+def test_a_failure_is_in_xcom_too(sim: Simulator, connect: Connect, complete: Complete, context: Any) -> None:
+    """A page can tell what a failed task's error was without reading its log."""
+    connect("kling")
+    with pytest.raises(MediaModerationError) as failure:
+        complete(video(arguments={"prompt": f"x {QUICK} [sim:fail=moderation]"}))
+    assert context["pushed"]["media_error"] == failure.value.to_dict()
+
+
 def test_it_waits_without_a_worker_and_stores_no_secret(
     sim: Simulator, connect: Connect, context: Any
 ) -> None:

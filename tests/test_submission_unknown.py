@@ -116,6 +116,10 @@ def test_two_equal_tasks_are_a_question_that_names_both(
         assert "running" in line or "queued" in line
         assert datetime.fromtimestamp(entry["at"]).astimezone().strftime(":%M:%S") in line
     assert all(command in text for command in both_commands("films manual__1 video --map-index 3")), text
+    assert sorted(one["id"] for one in question.value.to_dict()["candidates"]) == sorted(
+        own_id(entry) for entry in sim.ledger()
+    )
+    assert {one["prompt"][:5] for one in question.value.candidates} == {"a fox"}
     assert len(sim.ledger()) == 2
 
 

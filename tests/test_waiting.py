@@ -59,7 +59,15 @@ def test_a_good_event_becomes_the_result(context: Any) -> None:
         assert waiter.execute_complete(context, DONE.to_dict()) == {
             **DONE.to_dict(),
             "media_conn_id": "c",
+            "made_by": {
+                "dag_id": "dag",
+                "run_id": "run",
+                "task_id": "task",
+                "map_index": -1,
+                "try_number": 1,
+            },
         }
+        assert context["pushed"] == {"id": DONE.id, "url": DONE.url, "urls": DONE.urls}
 
 
 def test_a_failed_event_raises_the_error_that_it_carries(context: Any) -> None:
