@@ -10,7 +10,14 @@ from urllib.parse import quote
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
-from airflow_media_tasks.hooks.documents import kind_of_key, kind_of_url, number_at, text_at, time_at
+from airflow_media_tasks.hooks.documents import (
+    kind_of_key,
+    kind_of_url,
+    number_at,
+    object_of,
+    text_at,
+    time_at,
+)
 from airflow_media_tasks.hooks.operations import Operation, shown
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -176,7 +183,9 @@ class AceDataHook(MediaHook):
             # `request` is echoed in the task with its callback_url, the one place for a mark of our own.
             body["callback_url"] = self._callback_url(body.get("callback_url"), client_ref)
         reply = yield Request("POST", operation.path, json=body, paid=True, timeout=120)
-        own_id = text_at(reply.document, "task_id") or text_at(_object(reply.document.get("data")), "task_id")
+        own_id = text_at(reply.document, "task_id") or text_at(
+            object_of(reply.document.get("data")), "task_id"
+        )
         if own_id is None:
             raise self.senseless(reply, "a task_id")
         media_task_id = f"{service}/{own_id}"
@@ -274,10 +283,10 @@ class AceDataHook(MediaHook):
         return [item for item in items if isinstance(item, Mapping)]
 
     def _task(self, media_task_id: str, document: Mapping[str, Any], name: str = "") -> MediaTask:
-        request = _object(document.get("request"))
+        request = object_of(document.get("request"))
         # A document without `response` shows the body itself, unless it is a record that has none yet.
         response = document.get("response", {} if "request" in document else document)
-        body = _object(response)
+        body = object_of(response)
         files = tuple(_files(body, request))
         has_output = any(file.kind != "thumbnail" for file in files)
         word, status = self._verdict(media_task_id, document, body, has_output)
@@ -293,7 +302,7 @@ class AceDataHook(MediaHook):
             (parts for place in (body, *failed) if any(parts := _error_parts(place))), (None, None)
         )
         moderated = _CLASS_OF_CODE.get(code or "") is MediaModerationError
-        progress = number_at(_object(body.get("progress")), "percent")
+        progress = number_at(object_of(body.get("progress")), "percent")
         return self.media_task(
             media_task_id,
             status,
@@ -361,10 +370,6 @@ _CLASS_OF_CODE: dict[str, type[MediaTaskError]] = {
 }
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _body(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
     body = operation.body(arguments)
     if operation.path == "/veo/videos" and ("image_url" in body or "end_image_url" in body):
@@ -397,7 +402,7 @@ def _state_word(place: Mapping[str, Any]) -> str | None:
 
 def _state_words(body: Mapping[str, Any]) -> Iterator[str]:
     """State words at the places where services write them, and nowhere else: an echo may hold any word."""
-    for place in (body, *_items_of(body), _object(body.get("task"))):
+    for place in (body, *_items_of(body), object_of(body.get("task"))):
         word = _state_word(place)
         if word is not None:
             yield word

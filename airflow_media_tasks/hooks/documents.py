@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 from airflow_media_tasks.task import utc_from_epoch
 
 
+def object_of(value: Any) -> Mapping[str, Any]:
+    """*value* if it is a JSON object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def text_at(document: Mapping[str, Any], *keys: str) -> str | None:
     """The first of *keys* that holds a text that is not empty, or a number, as text."""
     for key in keys:

@@ -14,7 +14,7 @@ import jwt
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
-from airflow_media_tasks.hooks.documents import number_at, text_at, time_at
+from airflow_media_tasks.hooks.documents import number_at, object_of, text_at, time_at
 from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -135,7 +135,7 @@ class KlingHook(MediaHook):
         if client_ref is not None and operation.path != _EXTEND:
             body["external_task_id"] = client_ref
         reply = yield from self._ask(Request("POST", operation.path, json=body, paid=True))
-        data = _object(reply.document.get("data"))
+        data = object_of(reply.document.get("data"))
         own_id = text_at(data, "task_id")
         if own_id is None:
             raise self.senseless(reply, "a data.task_id")
@@ -153,7 +153,7 @@ class KlingHook(MediaHook):
                 raise
             # An unknown id is answered with 1203 or with 1201; nobody wrote down when which ([I] kling.md 3).
             raise MediaNotFoundError(error.message, provider=self.conn_type, code=error.code) from error
-        data = _object(reply.document.get("data"))
+        data = object_of(reply.document.get("data"))
         if not data:
             raise self.senseless(reply, "a task in data")
         return self._task(f"/v1/{group}", data, own_id)
@@ -223,10 +223,10 @@ class KlingHook(MediaHook):
         client_ref: str | None,
     ) -> bool | None:
         """By the external id or, for an extension, by its parent: a list shows nothing else of a request."""
-        info = _object(task.raw.get("task_info"))
+        info = object_of(task.raw.get("task_info"))
         if client_ref is not None and self.operations[name].path != _EXTEND:
             return text_at(info, "external_task_id") == client_ref
-        parent = text_at(_object(info.get("parent_video")), "id")
+        parent = text_at(object_of(info.get("parent_video")), "id")
         wanted = (arguments or {}).get("video_id")
         return None if parent is None or wanted is None else parent == wanted
 
@@ -235,7 +235,7 @@ class KlingHook(MediaHook):
         now = int(time.time() * 1000)
         params = {"start_time": now - 30 * 86_400_000, "end_time": now}
         reply = yield from self._ask(Request("GET", "/account/costs", params=params))
-        packs = _object(reply.document.get("data")).get("resource_pack_subscribe_infos")
+        packs = object_of(reply.document.get("data")).get("resource_pack_subscribe_infos")
         if not isinstance(packs, list):
             raise self.senseless(reply, "resource packs")
         left = sum(
@@ -304,10 +304,6 @@ _LISTS = {"audios": "audio", "images": "image", "series_images": "image", "video
 _CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _body(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The provider's words, in the nesting that the path wants ([O] kling.md 2B)."""
     body = operation.body(arguments)
@@ -339,7 +335,7 @@ def _pop(body: dict[str, Any], *keys: str) -> dict[str, Any]:
 def _files(data: Mapping[str, Any]) -> Iterator[MediaFile]:
     updated_at = time_at(data, "updated_at")
     expires_at = updated_at + _KEPT if updated_at else None
-    result = _object(data.get("task_result"))
+    result = object_of(data.get("task_result"))
     for key, kind in _LISTS.items():
         listed = result.get(key)
         for item in listed if isinstance(listed, list) else ():

@@ -10,7 +10,14 @@ from urllib.parse import quote
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
-from airflow_media_tasks.hooks.documents import kind_of_key, kind_of_url, number_at, text_at, time_at
+from airflow_media_tasks.hooks.documents import (
+    kind_of_key,
+    kind_of_url,
+    number_at,
+    object_of,
+    text_at,
+    time_at,
+)
 from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -320,8 +327,7 @@ def _files(document: Mapping[str, Any]) -> Iterator[MediaFile]:
     """Every URL, in both result shapes, of `items[*]` and of `outputs`; each once ([O] vap.md 4)."""
     kind = _kind_of(document)
     seen: set[str] = set()
-    result = document.get("result")
-    result = result if isinstance(result, Mapping) else {}
+    result = object_of(document.get("result"))
     items = result.get("items") or document.get("items")
     outputs = document.get("outputs")
     places = [

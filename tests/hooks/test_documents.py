@@ -13,6 +13,7 @@ from airflow_media_tasks.hooks.documents import (
     kind_of_key,
     kind_of_url,
     number_at,
+    object_of,
     text_at,
     time_at,
 )
@@ -23,6 +24,12 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
+
+
+@given(ANYTHING)
+def test_an_object_or_an_empty_one(value: Any) -> None:
+    """Where a provider's object is absent, null or something else, there is nothing in it."""
+    assert object_of(value) == (value if isinstance(value, dict) else {})
 
 
 @pytest.mark.parametrize(
