@@ -56,10 +56,12 @@ def airflow(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
     """A real Airflow with the example DAGs and with connections to the simulator."""
-    settings = {"MEDIA_OUTPUT": f"file://{output}"}
+    settings = {"MEDIA_OUTPUT": f"file://{output}", "KLING_POOL": "kling"}
     for name, fields in secrets.items():
         settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.partition("_")[0], **fields)
     with Deployment(EXAMPLE_DAGS, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:
+        pool = {"name": "kling", "slots": 5, "include_deferred": True}
+        running.request("POST", "pools", json=pool)
         yield running
 
 
