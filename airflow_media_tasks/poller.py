@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 import random
+import statistics
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -54,6 +55,9 @@ SCOUTS = 3
 """Tasks of an operation that are looked at from the start, as long as nobody knows how long it takes."""
 SLOWEST = 4.0
 """How many intervals lie between two looks at a task that is much too late, at most."""
+BURST = 0.05
+"""Seconds of the pace for which requests may be sent together: a loop that wakes for each of them costs twice
+as much."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,7 +155,7 @@ class Poller:
         self._paces: dict[str, _Pace] = {}
         self._hook: MediaHook | None = None
         self._order = itertools.count()
-        self._news = asyncio.Event()
+        self._sleeper: asyncio.Future[None] | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._next_request = 0.0
         self._round = 0
@@ -189,7 +193,7 @@ class Poller:
         poller._count += 1
         soon = loop.time() + min(interval, SOONEST)
         poller._schedule(group, watch, poller._first_look(watch, soon))
-        poller._news.set()
+        poller._wake()
         return poller, watch
 
     def forget(self, watch: Watch) -> None:
@@ -208,7 +212,14 @@ class Poller:
         if not group.watches:
             del self._groups[key]
         if not self._count:
-            self._news.set()
+            self._wake()
+
+    def usual(self, operation: str) -> float | None:
+        """Seconds that *operation* takes, as seen here, else as its hook foretells; None if nobody knows."""
+        pace = self._pace(operation) if operation else None
+        if pace is None:
+            return None
+        return statistics.median(pace.seen) if pace.seen else pace.expected or None
 
     # When to ask.
 
@@ -320,18 +331,17 @@ class Poller:
         loop = asyncio.get_running_loop()
         try:
             while self._count and loop.time() < self._hook_until:
-                self._news.clear()
                 now = loop.time()
                 due, key = self._earliest(hook, now)
                 start = max(due, self._next_request, self._paused_until)
                 if start > now:
-                    await self._sleep(min(start, self._hook_until) - now)
+                    # What falls due within a burst goes out together.
+                    await self._sleep(max(min(start, self._hook_until) - now, BURST))
                 elif len(self._requests) >= (1 if self.trouble else hook.max_connections):
                     await self._sleep(None)
                 else:
                     self._ask_next(hook, key, now)
             while self._requests and self._count:
-                self._news.clear()
                 await self._sleep(None)
             if not self._count:
                 # Whoever comes from here on starts a poller of its own.
@@ -354,7 +364,7 @@ class Poller:
                 return
             coroutine = self._ask(hook, group, batch)
             gap = self._gap(hook, min(watch.interval for watch in batch), now)
-        self._next_request = max(self._next_request, now - gap) + gap
+        self._next_request = max(self._next_request, now - max(gap, BURST)) + gap
         request = asyncio.get_running_loop().create_task(coroutine)
         self._requests.add(request)
         request.add_done_callback(self._request_ended)
@@ -370,15 +380,23 @@ class Poller:
 
     def _request_ended(self, request: asyncio.Task[None]) -> None:
         self._requests.discard(request)
-        self._news.set()
+        self._wake()
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until something may have become due; at once when that changes, or a request has ended."""
-        waiter = asyncio.ensure_future(self._news.wait())
+        loop = asyncio.get_running_loop()
+        self._sleeper = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self._wake)
         try:
-            await asyncio.wait({waiter}, timeout=seconds)
+            await self._sleeper
         finally:
-            waiter.cancel()
+            self._sleeper = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     def _earliest(self, hook: MediaHook, now: float) -> tuple[float, str]:
         """When something is due next, and in which group; infinity while all questions are under way."""
@@ -523,8 +541,12 @@ class Poller:
         watch.asked += 1
         if isinstance(answer, MediaTask):
             watch.company = watch.failing_since = None
-            # The provider's document has been read; ten thousand of them need not be kept.
-            before, watch.task = watch.task, replace(answer, raw={})
+            before = watch.task
+            if before is None or any(
+                getattr(before, name) != getattr(answer, name) for name in ("status_word", "status", "progress")
+            ):
+                # The provider's document has been read; ten thousand of them need not be kept.
+                watch.task = replace(answer, raw={})
             if answer.status.is_terminal:
                 self._learn(watch, now)
             else:

@@ -26,7 +26,11 @@ from airflow_media_tasks.task import (
 
 
 REPORT_INTERVAL = 60.0
-"""Seconds between two lines in a waiting task's log."""
+"""Seconds after which a waiting task's log says again how far it is; twice as many each time, up to
+`LONGEST_SILENCE`, because the lines of ten thousand tasks are work, too."""
+LONGEST_SILENCE = 600.0
+PROGRESS_STEP = 0.25
+"""How much further a task must be to be worth a line."""
 _KILLS: set[asyncio.Future[None]] = set()
 """Cancellations under way, which nothing else refers to."""
 
@@ -186,8 +190,9 @@ class MediaTaskTrigger(BaseTrigger):
             self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, self.submitted_at
         )
         try:
-            next_report = began + REPORT_INTERVAL
-            reported: TaskStatus | None = None
+            silence = REPORT_INTERVAL
+            next_report = began + silence
+            reported: MediaTask | None = None
             while True:
                 task = watch.task
                 if task is not None and task.status.is_terminal:
@@ -198,10 +203,11 @@ class MediaTaskTrigger(BaseTrigger):
                 ends = self._ends(task)
                 if now >= ends:
                     return self._gave_up(task, self._timeout(task, poller, now - began))
-                if now >= next_report or (task is not None and task.status is not reported):
-                    self._report(task, poller, now - began, watch.asked)
-                    reported = task.status if task else None
-                    next_report = now + REPORT_INTERVAL
+                changed = task is not None and _is_news(task, reported)
+                if changed or now >= next_report:
+                    self._report(task, poller, now - (self.submitted_at or began))
+                    silence = REPORT_INTERVAL if changed else min(2 * silence, LONGEST_SILENCE)
+                    reported, next_report = task, now + silence
                 await watch.changed(min(next_report, ends) - now)
         finally:
             poller.forget(watch)
@@ -212,17 +218,18 @@ class MediaTaskTrigger(BaseTrigger):
             return min(self.deadline, self.queue_deadline)
         return self.deadline
 
-    def _report(self, task: MediaTask | None, poller: Poller, waited: float, asked: int) -> None:
+    def _report(self, task: MediaTask | None, poller: Poller, age: float) -> None:
         status = "no answer yet" if task is None else str(task.status)
         if task is not None and task.progress is not None:
             status += f", {task.progress:.0%} done"
+        usual = poller.usual(self.operation)
         self.log.info(
-            "%s is %s after %.0f s of waiting (asked %d times, at the latest until %s)%s",
+            "%s: %s after %.0f s%s; waited for until %s%s",
             self.media_task_id,
             status,
-            waited,
-            asked,
-            datetime.fromtimestamp(self.deadline, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            age,
+            f" of about {usual:.0f}" if usual and age < usual else f", usually {usual:.0f}" if usual else "",
+            datetime.fromtimestamp(self._ends(task), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
             f"; the provider does not answer at present: {poller.trouble}" if poller.trouble else "",
         )
 
@@ -254,3 +261,10 @@ class MediaTaskTrigger(BaseTrigger):
 
     def _named(self, task: MediaTask) -> MediaTask:
         return dataclasses.replace(task, operation=self.operation or task.operation)
+
+
+def _is_news(task: MediaTask, reported: MediaTask | None) -> bool:
+    """Whether a person would want a line about *task*, who has read the one about *reported*."""
+    if reported is None or task.status is not reported.status:
+        return True
+    return (task.progress or 0.0) - (reported.progress or 0.0) >= PROGRESS_STEP

@@ -8,6 +8,7 @@ import contextvars
 import itertools
 import json
 import logging
+import math
 import random
 import sys
 import time
@@ -597,15 +598,15 @@ async def test_a_row_of_an_older_version_is_still_understood() -> None:
     assert task.id == "veo/x"
 
 
-async def test_a_waiting_task_says_once_an_interval_how_far_it_is(
+async def test_a_waiting_task_says_how_far_it_is(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its log has one line a minute and one for each new status, with the id, the status and the deadline."""
-    monkeypatch.setattr(triggers, "REPORT_INTERVAL", 0.5)
+    """Its log has a line for each new status, others less and less often; with the id, status and times."""
+    monkeypatch.setattr(triggers, "REPORT_INTERVAL", 0.2)
     conn = connect("vap")
     (id_,) = await submit(conn, "text_to_image", ["[sim:queued=100] [sim:seconds=100]"])
     with structlog.testing.capture_logs() as lines:
-        async with waiting_for(trigger(id_, conn)) as waits:
+        async with waiting_for(trigger(id_, conn, operation="text_to_image")) as waits:
             began = time.monotonic()
             await asyncio.sleep(1.2)
             sim.advance(101)
@@ -614,11 +615,24 @@ async def test_a_waiting_task_says_once_an_interval_how_far_it_is(
             sim.advance(101)
             await waits[0]
     said = [line["event"] for line in lines if line["event"].startswith(id_)]
-    words = [line.split()[2] for line in said]
+    words = [line.split()[1] for line in said]
     assert words == ["queued"] * (len(words) - 1) + ["running"]
-    # One for the status itself, then one for each interval.
-    assert 3 <= len(words) - 1 <= 1 + waited / 0.5
-    assert all("at the latest until" in line and "UTC" in line for line in said)
+    # One for the status itself, then one after 0.2 s, 0.6 s, 1.4 s, ...
+    assert 3 <= len(words) - 1 <= 2 + math.log2(1 + waited / 0.2)
+    assert all("waited for until" in line and "UTC" in line for line in said)
+    assert " of about " in said[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_news"),
+    [(None, 0.0, True), (0.0, 0.1, False), (0.0, 0.25, True), (0.3, 0.5, False), (0.5, None, False)],
+)
+def test_a_line_for_each_quarter_of_the_way(before: float | None, now: float | None, is_news: bool) -> None:
+    """A provider that counts every percent does not fill the log."""
+    reported = None if before is None else MediaTask("t", TaskStatus.RUNNING, progress=before)
+    assert triggers._is_news(MediaTask("t", TaskStatus.RUNNING, progress=now), reported) is is_news
+    queued = MediaTask("t", TaskStatus.QUEUED)
+    assert triggers._is_news(MediaTask("t", TaskStatus.RUNNING), queued)
 
 
 async def test_a_report_during_an_outage_says_so(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

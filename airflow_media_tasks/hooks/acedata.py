@@ -410,8 +410,9 @@ def _state_words(body: Mapping[str, Any]) -> Iterator[str]:
 
 def _files(body: Mapping[str, Any], request: Mapping[str, Any]) -> Iterator[MediaFile]:
     """Every URL of the result that is not an echo of the request, each once, in the provider's order."""
-    seen = set(_texts(request))
-    for key, url, owner in _urls(body, body):
+    urls = list(_urls(body, body))
+    seen = set(_texts(request)) if urls else set()
+    for key, url, owner in urls:
         if url not in seen:
             seen.add(url)
             yield _file(key, url, owner)
