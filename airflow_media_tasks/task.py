@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -252,9 +253,19 @@ class MediaBalance:
     unit: str
     reserved: str | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing left to spend."""
+        amount = _decimal(self.amount)
+        return amount is not None and amount <= 0
+
     def __str__(self) -> str:
-        held = f" ({self.reserved} {self.unit} reserved)" if self.reserved else ""
-        return f"{self.amount} {self.unit}{held}"
+        held = (
+            f" ({_plain(self.reserved)} {self.unit} reserved)"
+            if self.reserved and _decimal(self.reserved)
+            else ""
+        )
+        return f"{_plain(self.amount)} {self.unit}{held}"
 
 
 @dataclass(frozen=True)
@@ -365,6 +376,23 @@ def utc_from_epoch(seconds: Any) -> datetime | None:
         return datetime.fromtimestamp(moment, timezone.utc) if math.isfinite(moment) else None
     except (TypeError, ValueError, OverflowError, OSError):
         return None
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    try:
+        number = Decimal(text or 0)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _plain(amount: str) -> str:
+    """*amount* for people: no exponent, and of the zeros at its end those of the cents."""
+    number = _decimal(amount)
+    if number is None:
+        return amount
+    short = number.normalize()
+    return f"{number:.2f}" if "." in amount and short == round(short, 2) else f"{short:f}"
 
 
 def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:

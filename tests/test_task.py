@@ -323,7 +323,26 @@ def test_time_from_unix_seconds(value: Any, moment: datetime | None) -> None:
     assert utc_from_epoch(value) == moment
 
 
-def test_balance_for_people() -> None:
+@pytest.mark.parametrize(
+    ("balance", "text"),
+    [
+        (MediaBalance("12.50", "USD"), "12.50 USD"),
+        (MediaBalance("12.50", "USD", "0.18"), "12.50 USD (0.18 USD reserved)"),
+        (MediaBalance("12.4000", "USD", "0.0000"), "12.40 USD"),
+        (MediaBalance("0.0125", "USD"), "0.0125 USD"),
+        (MediaBalance("1E+6", "units"), "1000000 units"),
+        (MediaBalance("13.25", "units"), "13.25 units"),
+        (MediaBalance("plenty", "units", "some"), "plenty units"),
+    ],
+)
+def test_balance_for_people(balance: MediaBalance, text: str) -> None:
     """A balance says its amount and unit, and what is held back where anything is."""
-    assert str(MediaBalance("12.50", "USD")) == "12.50 USD"
-    assert str(MediaBalance("12.50", "USD", "0.18")) == "12.50 USD (0.18 USD reserved)"
+    assert str(balance) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "is_empty"), [("0", True), ("0.000", True), ("-2", True), ("0.01", False), ("plenty", False)]
+)
+def test_an_empty_balance(amount: str, is_empty: bool) -> None:
+    """Nothing left is nothing left, however it is written."""
+    assert MediaBalance(amount, "USD").is_empty is is_empty

@@ -14,10 +14,12 @@ from airflow.sdk.exceptions import AirflowException
 from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation, ConversationHook
 from airflow_media_tasks.hooks.operations import Operation, code_of, shown
 from airflow_media_tasks.task import (
+    MediaAuthError,
     MediaBalance,
     MediaFile,
     MediaNotFoundError,
     MediaProviderError,
+    MediaRateLimitError,
     MediaRequestError,
     MediaTask,
     MediaTaskError,
@@ -253,11 +255,31 @@ class MediaHook(ConversationHook):
         """Airflow's *Test* button: asks for the balance, or the cheapest thing that needs the key."""
         try:
             if self.has_balance:
-                return True, f"ok, balance {self.get_balance()}"
+                balance = self.get_balance()
+                if balance.is_empty:
+                    return True, f"ok, but with a balance of {balance} nothing can be generated"
+                return True, f"ok, balance {balance}"
             self._run(self._probe())
         except (MediaTaskError, AirflowException) as error:
-            return False, str(error)
+            return False, f"{error}{self._to_check(error)}"
         return True, "ok, the key is accepted (this provider's API shows no balance)"
+
+    def _to_check(self, error: Exception) -> str:
+        """What a person can look at, whose connection ends in *error*."""
+        if not isinstance(error, MediaTaskError) or not error.provider:
+            return ""
+        if isinstance(error, MediaAuthError):
+            # Without a code it is our own, and says so already.
+            return (
+                ""
+                if error.code is None
+                else ". Look at the key in this connection, and whether the account may use the API"
+            )
+        if isinstance(error, MediaRateLimitError):
+            return ". The key may be good: test again in a minute"
+        if isinstance(error, (MediaNotFoundError, MediaRequestError, MediaProviderError)):
+            return f". Look at the base URL; left empty it is {self.base_url}"
+        return ""
 
     def check(self, operation: str, arguments: Any) -> tuple[str, dict[str, Any]]:
         """The operation's full name and the *arguments* in neutral words, if a submission may be tried.

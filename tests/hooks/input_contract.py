@@ -64,9 +64,11 @@ class InputContract(HookCase):
         assert good, text
         assert text.startswith("ok, ")
         bad = [
-            ({"password": "sim-bad-key"}, "invalid"),
+            ({"password": "sim-bad-key"}, "Look at the key"),
             ({"password": ""}, "has no password"),
             ({"host": f"http://127.0.0.1:{closed_port}"}, "cannot be reached"),
+            ({"host": f"http://127.0.0.1:{closed_port}"}, f"left empty it is {self.hook_class.base_url}"),
+            ({"host": f"{sim.url}/nothing"}, "Look at the base URL"),
             ({"host": "ftp://example.com"}, "host must be a URL"),
             ({"conn_type": "http"}, "has the type 'http'"),
         ]
@@ -75,6 +77,9 @@ class InputContract(HookCase):
             assert not good
             assert expected in text
             assert "sim-bad-key" not in text
+        good, text = self.hook_for(connect, sim, password="sim-no-funds").test_connection()
+        assert good
+        assert self.hook_class.has_balance is ("nothing can be generated" in text)
         assert self.hook_class("undefined").test_connection()[0] is False
 
     def test_connection_of_another_type(self, connect: Any, sim: Simulator, call: Any) -> None:
