@@ -14,6 +14,7 @@ import wave
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Literal
 
 import av
@@ -36,7 +37,7 @@ Kind = Literal["image", "video", "audio"]
 class Scene:
     """What a file shows.
 
-    :param prompt: the text that is drawn, and whose hash gives the colours and the tone.
+    :param prompt: the text that is drawn, and that decides on the landscape, its colours and the tone.
     :param caption: the small line below it: provider, operation and id.
     :param aspect_ratio: `width:height`.
     :param source: an image that is shown instead of the text, as the bytes of an image file.
@@ -77,33 +78,71 @@ def _picture(scene: Scene) -> Image.Image:
 
 
 def _card(scene: Scene, size: tuple[int, int]) -> Image.Image:
-    digest = hashlib.sha256(scene.prompt.encode()).digest()
-    hue = digest[0] / 255
-    dark = _rgb(hue, 0.65, 0.32)
-    light = _rgb((hue + 0.08 + digest[1] / 1500) % 1, 0.55, 0.72)
-    image = ImageOps.colorize(
-        Image.linear_gradient("L").rotate(90 * (digest[2] % 4)).resize(size), dark, light
-    )
-    draw = ImageDraw.Draw(image, "RGBA")
+    """Hills under a sun or a moon, as the prompt's hash wants them, with the prompt written below."""
+    # Drawn twice as large: Pillow's own edges have steps.
+    image = _landscape(scene.prompt, (size[0] * 2, size[1] * 2)).resize(size, Image.Resampling.BOX)
     width, height = size
-    radius = min(size) // 3
-    left, top = width * digest[3] // 255, height * digest[4] // 255
-    draw.ellipse((left - radius, top - radius, left + radius, top + radius), fill=(255, 255, 255, 28))
-    margin = min(size) // 12
-    small = ImageFont.load_default(max(14, min(size) // 32))
-    for font_size in range(min(size) // 9, 17, -4):
+    margin = min(size) // 16
+    small = ImageFont.load_default(max(13, min(size) // 38))
+    for font_size in range(min(size) // 13, 15, -2):
         font = ImageFont.load_default(font_size)
         text = _wrapped(scene.prompt, font, width - 2 * margin)
-        box = draw.multiline_textbbox((0, 0), text, font=font, spacing=font_size // 4)
-        if box[3] < height - 3 * margin:
+        if text.count("\n") < 3:
             break
-    draw.multiline_text((margin, margin), text, font=font, fill="white", spacing=font_size // 4)
-    draw.text((margin, height - margin), scene.caption, font=small, fill=(255, 255, 255, 200), anchor="ls")
+    draw = ImageDraw.Draw(image, "RGBA")
+    low = height - margin - round(1.8 * small.size)
+    draw.multiline_text((margin, low), text, font=font, fill="white", spacing=font_size // 4, anchor="ld")
+    draw.text((margin, height - margin), scene.caption, font=small, fill=(255, 255, 255, 190), anchor="ls")
+    return image
+
+
+def _landscape(prompt: str, size: tuple[int, int]) -> Image.Image:
+    chance = Random(prompt)  # noqa: S311  # a picture that is always the same, not a secret
+    width, height = size
+    hue, is_night = chance.random(), chance.random() < 0.3
+    zenith = _rgb(hue, 0.75, 0.2) if is_night else _rgb(hue, 0.6, 0.75)
+    horizon = _rgb(hue + 0.1, 0.5, 0.5) if is_night else _rgb(hue + 0.14, 0.4, 1.0)
+    image = ImageOps.colorize(Image.linear_gradient("L").resize(size), zenith, horizon)
+    draw = ImageDraw.Draw(image, "RGBA")
+    for _ in range(120 if is_night else 0):
+        x, y = chance.randrange(width), chance.randrange(height * 2 // 3)
+        radius = chance.choice((1, 1, 2, 3))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255, 170))
+    x, y = width * chance.uniform(0.15, 0.85), height * chance.uniform(0.15, 0.45)
+    disc = min(size) * chance.uniform(0.06, 0.12)
+    for ring in range(7, -1, -1):
+        radius = disc * (1 + 0.35 * ring)
+        shine = (255, 250, 225, 16 if ring else 235)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=shine)
+    hills = 5
+    for hill in range(hills):
+        depth = hill / (hills - 1)
+        top = height * (0.5 + 0.3 * depth)
+        waves = [
+            (
+                chance.uniform(0.5, 1.0) * height * 0.11 / number,
+                number * chance.uniform(0.6, 1.4),
+                chance.uniform(0, 2 * math.pi),
+            )
+            for number in (1, 2, 5)
+        ]
+        ridge = [
+            (
+                x,
+                top
+                - sum(
+                    tall * math.sin(turns * 2 * math.pi * x / width + start) for tall, turns, start in waves
+                ),
+            )
+            for x in range(0, width + 8, 8)
+        ]
+        colour = _rgb(hue + 0.1 * (1 - depth), 0.35 + 0.4 * depth, 0.62 * (1 - depth) + 0.1)
+        draw.polygon([(0, height), *ridge, (width, height)], fill=colour)
     return image
 
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -115,7 +154,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
             lines.append(word)
         else:
             lines[-1] = longer
-    return "\n".join(lines[:30])
+    return "\n".join(lines[:6])
 
 
 def _write_video(scene: Scene, path: Path) -> None:
