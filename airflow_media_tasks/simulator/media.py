@@ -83,16 +83,18 @@ def _card(scene: Scene, size: tuple[int, int]) -> Image.Image:
     image = _landscape(scene.prompt, (size[0] * 2, size[1] * 2)).resize(size, Image.Resampling.BOX)
     width, height = size
     margin = min(size) // 16
-    small = ImageFont.load_default(max(13, min(size) // 38))
+    small = max(13, min(size) // 38)
     for font_size in range(min(size) // 13, 15, -2):
         font = ImageFont.load_default(font_size)
         text = _wrapped(scene.prompt, font, width - 2 * margin)
         if text.count("\n") < 3:
             break
     draw = ImageDraw.Draw(image, "RGBA")
-    low = height - margin - round(1.8 * small.size)
+    low = height - margin - round(1.8 * small)
     draw.multiline_text((margin, low), text, font=font, fill="white", spacing=font_size // 4, anchor="ld")
-    draw.text((margin, height - margin), scene.caption, font=small, fill=(255, 255, 255, 190), anchor="ls")
+    draw.text(
+        (margin, height - margin), scene.caption, (255, 255, 255, 190), ImageFont.load_default(small), "ls"
+    )
     return image
 
 
@@ -105,9 +107,9 @@ def _landscape(prompt: str, size: tuple[int, int]) -> Image.Image:
     image = ImageOps.colorize(Image.linear_gradient("L").resize(size), zenith, horizon)
     draw = ImageDraw.Draw(image, "RGBA")
     for _ in range(120 if is_night else 0):
-        x, y = chance.randrange(width), chance.randrange(height * 2 // 3)
-        radius = chance.choice((1, 1, 2, 3))
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255, 170))
+        left, up = chance.randrange(width), chance.randrange(height * 2 // 3)
+        tall = chance.choice((1, 1, 2, 3))
+        draw.ellipse((left, up, left + 2 * tall, up + 2 * tall), fill=(255, 255, 255, 170))
     x, y = width * chance.uniform(0.15, 0.85), height * chance.uniform(0.15, 0.45)
     disc = min(size) * chance.uniform(0.06, 0.12)
     for ring in range(7, -1, -1):
