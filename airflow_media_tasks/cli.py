@@ -26,6 +26,7 @@ _PLACE = (
 )
 _OPTIONS = (
     Arg(("--map-index",), help="index of a mapped task", type=int, default=-1),
+    Arg(("--request",), help="number of a batch's request, from 0", type=int),
     Arg(("--api-url",), help="address of Airflow's API server, default [api] base_url"),
     Arg(
         ("--username",),
@@ -96,8 +97,9 @@ class _Airflow:
         )
         self._username = args.username
         place = [quote(part, safe="") for part in (args.dag_id, args.run_id, args.task_id)]
+        key = _KEY if args.request is None else f"{_KEY}.{args.request}"
         self._entry = (
-            f"/api/v2/dags/{place[0]}/dagRuns/{place[1]}/taskInstances/{place[2]}/state-store/{_KEY}"
+            f"/api/v2/dags/{place[0]}/dagRuns/{place[1]}/taskInstances/{place[2]}/state-store/{key}"
             f"?map_index={args.map_index}"
         )
         self._token = os.environ.get("AIRFLOW_API_TOKEN") or self._log_in()

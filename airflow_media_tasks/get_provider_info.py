@@ -37,6 +37,30 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "cli": ["airflow_media_tasks.cli.get_cli_commands"],
+        "config": {
+            "media_tasks": {
+                "description": "Where media files may be downloaded from, and how large they may be.",
+                "options": {
+                    "allowed_hosts": {
+                        "description": (
+                            "Hosts that may be asked for files although their addresses are not public: host "
+                            "names, addresses and CIDR ranges, separated by commas."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "cdn.internal, 10.2.0.0/16",
+                        "default": "",
+                    },
+                    "max_file_size": {
+                        "description": "Bytes that one downloaded file may have.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "2147483648",
+                    },
+                },
+            }
+        },
         "extra-links": ["airflow_media_tasks.operators.MediaResultLink"],
         "connection-types": [
             {

@@ -15,18 +15,20 @@ from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.sdk.types import TaskInstanceKey
 
-from airflow_media_tasks import storage
+from airflow_media_tasks import provenance, storage
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
+    MediaExpiredError,
     MediaRateLimitError,
     MediaRequestError,
     MediaTask,
     MediaTaskError,
     MediaTaskTimeout,
+    TaskStatus,
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
@@ -51,7 +53,28 @@ class MediaResultLink(BaseOperatorLink):
         return url if isinstance(url, str) and url.startswith(("https://", "http://")) else ""
 
 
-class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
+class LandsMedia(BaseOperator):
+    """An operator whose task leaves files: it tells the declared outlets and OpenLineage of them."""
+
+    _documents: Sequence[Mapping[str, Any]] = ()
+
+    def place_of(self, context: Context, path: str, conn_id: str | None = None) -> storage.Destination:
+        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there."""
+        ti = context["ti"]
+        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
+        return storage.Destination(path, {**place, "map_index": max(ti.map_index or 0, 0)}, conn_id)
+
+    def tell_of(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Puts the provenance of what was made on the events of the task's outlets."""
+        self._documents = documents
+        provenance.emit(context, self.outlets, documents)
+
+    def get_openlineage_facets_on_complete(self, ti: Any) -> Any:  # noqa: ARG002  # OpenLineage's signature
+        """The landed files as outputs, and who made them; asked by Airflow's OpenLineage provider, if any."""
+        return provenance.lineage(self._documents) if self._documents else None
+
+
+class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
     """Submits one generation task, waits for it without a worker slot, returns what was made.
 
     The result (XCom) is the dict of a `MediaTask`: `url` and `urls` for the next step, `files` with what is
@@ -72,11 +95,15 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
     :param deferrable: True (default) waits in the triggerer; False holds the worker slot meanwhile.
     :param on_unknown_submission: `stop` (default) fails with the question when nobody can say whether an
         earlier submission was accepted; `resubmit` submits anew and may pay twice.
+    :param save_to: object storage path (`s3://...`, `file:///...`; templated) at which this task also lands
+        what was made, as `DownloadMediaOperator` does with its *destination*; each landed one of `files` then
+        has `path`, `sha256`, `size` (bytes) and `content_type`, and the result has `path` and `paths`. A
+        retry or a clear after a landing that failed pays nothing: it only lands.
     :param retry_policy: default `MediaRetryPolicy`.
     :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
     """
 
-    template_fields: Sequence[str] = ("operation", "arguments", "media_conn_id")
+    template_fields: Sequence[str] = ("operation", "arguments", "media_conn_id", "save_to")
     template_fields_renderers: ClassVar[dict[str, str]] = {"arguments": "json"}
     operator_extra_links = (MediaResultLink(),)
     ui_color = "#e8def8"
@@ -95,6 +122,7 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         queue_timeout: float | timedelta | None = None,
         deferrable: bool = True,
         on_unknown_submission: str = STOP,
+        save_to: str | None = None,
         retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
@@ -112,6 +140,7 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         self.timeout = seconds("timeout", timeout)
         self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
         self.deferrable = deferrable
+        self.save_to = save_to
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Checks everything, submits unless an earlier try has, and waits."""
@@ -126,6 +155,8 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         operation, arguments = self.request()
         hook = get_media_hook(self.media_conn_id)
         name, checked = hook.check(operation, arguments)
+        if self.save_to is not None:
+            self.place_of(context, self.save_to)
         submission = Submission(hook, name, checked, context, self.on_unknown_submission, self.log)
         while True:
             try:
@@ -179,8 +210,12 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
         return turn
 
     def result(self, context: Context, task: MediaTask) -> dict[str, Any]:
-        """As of `WaitsForMediaTask`, with what was asked for and where; the record learns that it is over."""
-        record = finish(context, task) if task.status.is_terminal else None
+        """As of `WaitsForMediaTask`, with what was asked for and where, and landed if there is a `save_to`.
+
+        The record learns that it is over, but not before the files are where they are wanted.
+        """
+        lands = self.save_to is not None and task.status is TaskStatus.SUCCEEDED
+        record = finish(context, task, handed_over=not lands) if task.status.is_terminal else None
         result = super().result(context, task)
         if record is not None:
             arguments = record.arguments or {}
@@ -191,7 +226,27 @@ class MediaTaskOperator(WaitsForMediaTask, BaseOperator):
                 "submitted_at": record.submitted_after,
                 "finished_at": record.finished_at,
             }
-        return result
+        if self.save_to is None:
+            self.tell_of(context, [provenance.document(result, result["files"])])
+            return result
+        return self._landed(context, task, result, self.save_to)
+
+    def _landed(
+        self, context: Context, task: MediaTask, result: dict[str, Any], save_to: str
+    ) -> dict[str, Any]:
+        """*result* with where its files are now."""
+        try:
+            documents = storage.land(storage.made_of(result), self.place_of(context, save_to), self.log)
+        except MediaExpiredError:
+            # Nothing is left to hand over: who clears the task wants a new one.
+            finish(context, task)
+            raise
+        finish(context, task)
+        landed = {file["index"]: file for file in documents[0]["files"]}
+        paths = [file["path"] for file in landed.values()]
+        files = [{**file, **landed.get(index, {})} for index, file in enumerate(result["files"])]
+        self.tell_of(context, documents)
+        return {**result, "files": files, "path": paths[0], "paths": paths}
 
     @contextlib.contextmanager
     def _errors_shown(self, context: Context) -> Iterator[None]:
@@ -403,17 +458,28 @@ class GenerateAudioOperator(MediaTaskOperator):
         return "text_to_music"
 
 
-class DownloadMediaOperator(BaseOperator):
+class DownloadMediaOperator(LandsMedia):
     """Lands the files that a task made, before their URLs die.
 
-    The result (XCom) is `{"path", "paths", "files"}`, each file with `path`, `url`, `kind`, `content_type`,
-    `size` (bytes) and `sha256`. Running it again with the same bytes changes nothing.
+    The result (XCom) is `{"path", "paths", "files"}`, each file with `path`, `url`, `kind`, `content_type`
+    (by its bytes), `size` (bytes), `sha256` and `media_task_id`. A JSON document beside each file says where
+    it comes from. Running it again downloads only what is missing or was changed.
+
+    Only public addresses are asked, unless the setting `[media_tasks] allowed_hosts` names others; no file
+    may be larger than `[media_tasks] max_file_size` (bytes, default 2 GiB).
 
     :param media: what an operator or the sensor returned, a list of those, or URLs (templated).
     :param destination: an object storage path (`s3://...`, `file:///...`; templated). One that ends with `/`
-        is a folder: below it come `<dag>/<run>/<task>/<map index>-<number><extension>`. Otherwise it is the
-        file's own name; further files of the same task get `-1`, `-2`, ... before the extension.
-    :param destination_conn_id: Airflow connection of the object store, default that of the path.
+        is a folder: below it come `<dag>/<run>/<task>/<map index>-<number><extension>`. One with `{` in it is
+        a template of `{dag_id}`, `{run_id}`, `{task_id}`, `{map_index}`, `{index}`, `{ext}`, `{kind}` and
+        `{media_task_id}`. Otherwise it is the file's own name; further files of the same task get `-1`, `-2`,
+        ... before the extension.
+    :param destination_conn_id: Airflow connection of the object store, default that of the path
+        (`s3://my_conn@bucket/...`).
+    :raises MediaExpiredError: if a file is gone for good.
+    :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
+        be written.
+    :raises MediaProviderError: if what comes is broken, cut off, or not what it claims to be.
     """
 
     template_fields: Sequence[str] = ("media", "destination", "destination_conn_id")
@@ -428,15 +494,10 @@ class DownloadMediaOperator(BaseOperator):
         self.destination_conn_id = destination_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Downloads one file after the other, each under a temporary name first."""
-        files = storage.files_of(self.media)
-        ti = context["ti"]
-        folder = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
-        landed = storage.land(
-            files,
-            self.destination,
-            f"{folder}/{max(ti.map_index or 0, 0)}",
-            self.destination_conn_id,
-            self.log,
-        )
-        return {"path": landed[0]["path"], "paths": [file["path"] for file in landed], "files": landed}
+        """Downloads up to four files at once."""
+        made = storage.made_of(self.media)
+        place = self.place_of(context, self.destination, self.destination_conn_id)
+        documents = storage.land(made, place, self.log)
+        self.tell_of(context, documents)
+        files = [file for document in documents for file in document["files"]]
+        return {"path": files[0]["path"], "paths": [file["path"] for file in files], "files": files}

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import itertools
 import logging
 import math
 import random
 import statistics
 import time
-from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -30,6 +28,7 @@ from airflow_media_tasks.task import (
     MediaTask,
     MediaTaskError,
 )
+from airflow_media_tasks.watches import Group, Pace, Watch
 
 
 log = logging.getLogger(__name__)
@@ -46,6 +45,8 @@ HOOK_LIFETIME = 600.0
 """Seconds for which a connection, once looked up, is taken to be unchanged."""
 SWEEP_FROM = 20
 """Waiting tasks of one group from which on the provider's list, if it has one, is cheaper than each alone."""
+LISTED_AT_ONCE = 500
+"""Tasks on the pages of a list that are read at the same time."""
 UNSEEN_ROUNDS = 6
 """Intervals after which a task that no list shows is asked for by itself."""
 SOONEST = 3.0
@@ -58,78 +59,6 @@ SLOWEST = 4.0
 BURST = 0.05
 """Seconds of the pace for which requests may be sent together: a loop that wakes for each of them costs twice
 as much."""
-
-
-@dataclass(slots=True, eq=False)
-class Watch:
-    """One waiter's interest in one task: what is known of it, and a way to sleep until that changes.
-
-    :param media_task_id: the task's handle.
-    :param interval: seconds between two looks.
-    :param operation: what was submitted, or empty.
-    :param submitted: when, in seconds of the event loop's clock, or None if somebody else did.
-    """
-
-    media_task_id: str
-    interval: float
-    operation: str
-    submitted: float | None
-    due: float = 0.0
-    task: MediaTask | None = None
-    error: BaseException | None = None
-    asked: int = 0
-    looked: float | None = None
-    swept: bool = False
-    company: int | None = None
-    failing_since: float | None = None
-    wake: asyncio.Future[None] | None = None
-
-    async def changed(self, timeout: float) -> None:
-        """Returns when the status has changed or cannot be read any more, or after *timeout* seconds."""
-        loop = asyncio.get_running_loop()
-        self.wake = loop.create_future()
-        # asyncio.wait does the same in three times the memory, and ten thousand of these wait.
-        timer = loop.call_later(max(timeout, 0.0), self.tell)
-        try:
-            await self.wake
-        finally:
-            timer.cancel()
-            self.wake = None
-
-    def tell(self) -> None:
-        """Wakes the waiter."""
-        if self.wake is not None and not self.wake.done():
-            self.wake.set_result(None)
-
-
-@dataclass
-class _Pace:
-    """How long one operation takes at one account, in seconds: what the hook says, then what was seen."""
-
-    expected: float
-    scouts: int = 0
-    seen: deque[float] = field(default_factory=lambda: deque(maxlen=50))
-
-    @property
-    def first_look(self) -> float:
-        """How long after its submission a task can be done at the earliest."""
-        return 0.9 * min(self.seen) if self.seen else self.expected
-
-    @property
-    def late(self) -> float:
-        """How long after its submission a task is later than any before it."""
-        return 1.5 * max(self.seen) if self.seen else 4 * self.expected
-
-
-@dataclass
-class _Group:
-    """The waiting tasks that one request can ask for together."""
-
-    key: str
-    watches: dict[str, list[Watch]] = field(default_factory=dict)
-    queue: list[tuple[float, int, Watch]] = field(default_factory=list)
-    next_sweep: float | None = None
-    no_list_until: float = 0.0
 
 
 class Poller:
@@ -151,11 +80,11 @@ class Poller:
         self.media_conn_id = media_conn_id
         self.trouble: str | None = None
         self._count = 0
-        self._groups: dict[str, _Group] = {}
-        self._paces: dict[str, _Pace] = {}
+        self._groups: dict[str, Group] = {}
+        self._paces: dict[str, Pace] = {}
         self._hook: MediaHook | None = None
-        self._order = itertools.count()
         self._sleeper: asyncio.Future[None] | None = None
+        self._sleeps_until = 0.0
         self._requests: set[asyncio.Task[None]] = set()
         self._next_request = 0.0
         self._round = 0
@@ -188,11 +117,11 @@ class Poller:
         submitted = None if submitted_at is None else loop.time() - max(time.time() - submitted_at, 0.0)
         watch = Watch(media_task_id, interval, operation, submitted)
         key = MediaHook.group_of(media_task_id)
-        group = poller._groups.setdefault(key, _Group(key))
+        group = poller._groups.setdefault(key, Group(key))
         group.watches.setdefault(media_task_id, []).append(watch)
         poller._count += 1
         soon = loop.time() + min(interval, SOONEST)
-        poller._schedule(group, watch, poller._first_look(watch, soon))
+        group.schedule(watch, poller._first_look(watch, soon))
         poller._wake()
         return poller, watch
 
@@ -223,11 +152,11 @@ class Poller:
 
     # When to ask.
 
-    def _pace(self, operation: str) -> _Pace:
+    def _pace(self, operation: str) -> Pace:
         pace = self._paces.get(operation)
         if pace is None:
             known = self._hook.operations.get(operation) if self._hook else None
-            pace = self._paces[operation] = _Pace(known.expected_seconds if known else 0.0)
+            pace = self._paces[operation] = Pace(known.expected_seconds if known else 0.0)
         return pace
 
     def _first_look(self, watch: Watch, soon: float) -> float:
@@ -239,17 +168,12 @@ class Poller:
             return soon
         return max(watch.submitted + pace.first_look, soon)
 
-    def _schedule(self, group: _Group, watch: Watch, due: float) -> None:
-        # An entry whose time is not the watch's own any more is void.
-        watch.due = due
-        heapq.heappush(group.queue, (due, next(self._order), watch))
-
-    def _again(self, group: _Group, watch: Watch, now: float, jitter: float, rounds: int = 1) -> None:
+    def _again(self, group: Group, watch: Watch, now: float, jitter: float, rounds: int = 1) -> None:
         slower = 1.0
         if watch.submitted is not None and watch.operation:
             late = self._pace(watch.operation).late
             slower = min(max((now - watch.submitted) / late, 1.0), SLOWEST) if late else 1.0
-        self._schedule(group, watch, now + watch.interval * jitter * max(slower, rounds))
+        group.schedule(watch, now + watch.interval * jitter * max(slower, rounds))
 
     def _learn(self, watch: Watch, now: float) -> None:
         """From a task that has just ended: others of its operation may be done too."""
@@ -265,7 +189,7 @@ class Poller:
         if pace.first_look >= before:
             return
         for group in self._groups.values():
-            for waiting in itertools.chain.from_iterable(group.watches.values()):
+            for waiting in group:
                 if (
                     waiting.operation == watch.operation
                     and not waiting.asked
@@ -273,7 +197,7 @@ class Poller:
                 ):
                     first = max(waiting.submitted + pace.first_look, now)
                     if first < waiting.due:
-                        self._schedule(group, waiting, first)
+                        group.schedule(waiting, first)
 
     # The poller's own task.
 
@@ -287,8 +211,8 @@ class Poller:
                 if known is None:
                     # Only now is it known how long their operations take.
                     for group in self._groups.values():
-                        for watch in itertools.chain.from_iterable(group.watches.values()):
-                            self._schedule(group, watch, self._first_look(watch, watch.due))
+                        for watch in group:
+                            group.schedule(watch, self._first_look(watch, watch.due))
                 async with self._hook:
                     await self._ask_until_told(self._hook)
         except BaseException as error:
@@ -303,9 +227,7 @@ class Poller:
                 del pollers[self.media_conn_id]
 
     def _all(self) -> itertools.chain[Watch]:
-        return itertools.chain.from_iterable(
-            itertools.chain.from_iterable(group.watches.values()) for group in self._groups.values()
-        )
+        return itertools.chain.from_iterable(self._groups.values())
 
     async def _look_up(self) -> MediaHook:
         """The connection's hook; Airflow itself may be away for a while, and a look-up is not cheap."""
@@ -355,11 +277,12 @@ class Poller:
         group = self._groups[key]
         coroutine: Coroutine[Any, Any, None]
         if self._sweeps(hook, group, now) and (group.next_sweep is None or group.next_sweep <= now):
-            group.next_sweep = float("inf")
+            group.next_sweep = math.inf
             coroutine = self._sweep(hook, group)
             gap = 0.0
         else:
-            batch = self._take(group, hook, now)
+            only_swept = group.next_sweep is not None and self._sweeps(hook, group, now)
+            batch = group.take(now, hook.batch_size, only_swept)
             if not batch:
                 return
             coroutine = self._ask(hook, group, batch)
@@ -380,12 +303,14 @@ class Poller:
 
     def _request_ended(self, request: asyncio.Task[None]) -> None:
         self._requests.discard(request)
-        self._wake()
+        if self._sleeps_until > asyncio.get_running_loop().time() + BURST:
+            self._wake()
 
     async def _sleep(self, seconds: float | None) -> None:
         """Until something may have become due; at once when that changes, or a request has ended."""
         loop = asyncio.get_running_loop()
         self._sleeper = loop.create_future()
+        self._sleeps_until = math.inf if seconds is None else loop.time() + seconds
         timer = None if seconds is None else loop.call_later(seconds, self._wake)
         try:
             await self._sleeper
@@ -400,65 +325,23 @@ class Poller:
 
     def _earliest(self, hook: MediaHook, now: float) -> tuple[float, str]:
         """When something is due next, and in which group; infinity while all questions are under way."""
-        best = (float("inf"), "")
+        best = (math.inf, "")
         for key, group in self._groups.items():
-            while group.queue and not self._is_valid(group, group.queue[0]):
-                heapq.heappop(group.queue)
-            due = group.queue[0][0] if group.queue else float("inf")
+            due = group.earliest()
             if self._sweeps(hook, group, now) and group.next_sweep is not None:
                 # While its list is being read, the tasks of a group are not asked for by themselves.
-                due = min(due, group.next_sweep) if group.next_sweep < float("inf") else group.next_sweep
+                due = min(due, group.next_sweep) if group.next_sweep < math.inf else math.inf
             best = min(best, (due, key))
         return best
 
     @staticmethod
-    def _is_valid(group: _Group, entry: tuple[float, int, Watch]) -> bool:
-        due, _, watch = entry
-        return watch.due == due and watch in group.watches.get(watch.media_task_id, ())
-
-    @staticmethod
-    def _sweeps(hook: MediaHook, group: _Group, now: float) -> bool:
+    def _sweeps(hook: MediaHook, group: Group, now: float) -> bool:
         many = len(group.watches) >= SWEEP_FROM and now >= group.no_list_until
         return many and bool(hook.lists_of(group.key))
 
-    def _pop_due(self, group: _Group, now: float) -> list[Watch]:
-        due = []
-        while group.queue and group.queue[0][0] <= now:
-            entry = heapq.heappop(group.queue)
-            if self._is_valid(group, entry):
-                entry[2].due = math.nan
-                due.append(entry[2])
-        return due
-
-    def _take(self, group: _Group, hook: MediaHook, now: float) -> list[Watch]:
-        """The next batch of *group*, filled up with what is due next."""
-        batch: list[Watch] = []
-        ids: set[str] = set()
-        limit = hook.batch_size
-        next_sweep = group.next_sweep if self._sweeps(hook, group, now) else None
-        while group.queue and len(ids) < limit:
-            entry = heapq.heappop(group.queue)
-            if self._is_valid(group, entry):
-                watch = entry[2]
-                if entry[0] > now and not batch:
-                    heapq.heappush(group.queue, entry)
-                    break
-                if next_sweep is not None and not watch.swept:
-                    # The list may answer for it, and is about to be read again.
-                    self._schedule(group, watch, max(next_sweep, entry[0]))
-                    continue
-                limit = min(limit, watch.company or hook.batch_size)
-                ids.add(watch.media_task_id)
-                # One answer serves all who wait for a task, whenever each of them would have asked.
-                for waiter in group.watches[watch.media_task_id]:
-                    if not math.isnan(waiter.due):
-                        waiter.due = float("nan")
-                        batch.append(waiter)
-        return batch
-
     # What becomes of the answers.
 
-    async def _ask(self, hook: MediaHook, group: _Group, batch: list[Watch]) -> None:
+    async def _ask(self, hook: MediaHook, group: Group, batch: list[Watch]) -> None:
         answers: dict[str, MediaTask | MediaTaskError]
         sent = asyncio.get_running_loop().time()
         try:
@@ -480,25 +363,34 @@ class Poller:
             self._tell(watch, answers[watch.media_task_id], now)
             self._again(group, watch, now, jitter, rounds)
 
-    async def _sweep(self, hook: MediaHook, group: _Group) -> None:
+    async def _sweep(self, hook: MediaHook, group: Group) -> None:
         """Looks for the group's tasks in the provider's lists, as long as most of their pages show any."""
         loop = asyncio.get_running_loop()
+        missing = len(group.watches)
         interval = min((watches[0].interval for watches in group.watches.values()), default=0.0)
         sent = loop.time()
         try:
             for word in hook.lists_of(group.key):
                 seen: set[str] = set()
-                barren = 0
-                for page in itertools.count():
-                    tasks, more = await hook.aread_page(group.key, word, page)
-                    fresh = {task.id: task for task in tasks if task.id not in seen}
-                    seen.update(fresh)
-                    awaited = self._tell_page(group, fresh, loop.time())
-                    barren += 1 if not awaited else -1
-                    # The order of a list is nobody's promise: what it hides is asked for by itself, later.
-                    # Nor may reading the list cost more than asking for each task.
-                    if not more or not fresh or barren > 1 or page >= len(group.watches):
-                        break
+                page, pages, barren, more = 0, 1, 0, True
+                # The order of a list is nobody's promise: what it hides is asked for by itself, later.
+                # Nor may reading the list cost more than asking for each task.
+                while more and barren <= 1 and missing > 0 and page <= len(group.watches):
+                    reads = [hook.aread_page(group.key, word, page + n) for n in range(pages)]
+                    answers = await asyncio.gather(*reads, return_exceptions=True)
+                    for answer in answers:
+                        if isinstance(answer, BaseException):
+                            raise answer
+                        fresh = {task.id: task for task in answer[0] if task.id not in seen}
+                        seen.update(fresh)
+                        shown = self._tell_page(group, fresh, loop.time())
+                        missing -= shown
+                        barren += -1 if shown else 1
+                        more = more and answer[1] and bool(fresh)
+                    page += pages
+                    # More at once as more of them show something; reading them must not hold up the loop.
+                    useful = math.ceil(min(missing, LISTED_AT_ONCE) * page / max(len(seen), 1))
+                    pages = max(min(-barren, useful, hook.max_connections), 1)
         except Exception as raised:  # noqa: BLE001  # as for a batch
             # Whether the account is the trouble or only its list: asking for each task by itself will tell.
             if isinstance(raised, MediaRateLimitError):
@@ -511,21 +403,21 @@ class Poller:
         self._answered(sent)
         now = loop.time()
         group.next_sweep = max(sent + interval, now)
-        for watch in self._pop_due(group, now):
+        for watch in group.pop_due(now):
             # The list has answered for it, if only by its silence; from now on that is not enough.
             rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below
             watch.swept = True
-            self._schedule(group, watch, now + watch.interval * rounds)
+            group.schedule(watch, now + watch.interval * rounds)
 
-    def _end_sweeps(self, group: _Group) -> None:
+    def _end_sweeps(self, group: Group) -> None:
         """The few that are left are asked for by themselves, and soon: no list shows them any more."""
         group.next_sweep = None
         now = asyncio.get_running_loop().time()
-        for watch in itertools.chain.from_iterable(group.watches.values()):
+        for watch in group:
             if watch.due > now + watch.interval and (watch.asked or watch.swept):
-                self._schedule(group, watch, now + watch.interval * random.random())  # noqa: S311  # as below
+                group.schedule(watch, now + watch.interval * random.random())  # noqa: S311  # as below
 
-    def _tell_page(self, group: _Group, tasks: dict[str, MediaTask], now: float) -> int:
+    def _tell_page(self, group: Group, tasks: dict[str, MediaTask], now: float) -> int:
         """Tells the waiters what a page shows of their tasks; how many tasks that were."""
         awaited = 0
         for media_task_id, task in tasks.items():
@@ -542,9 +434,7 @@ class Poller:
         if isinstance(answer, MediaTask):
             watch.company = watch.failing_since = None
             before = watch.task
-            if before is None or any(
-                getattr(before, name) != getattr(answer, name) for name in ("status_word", "status", "progress")
-            ):
+            if before is None or _shown(before) != _shown(answer):
                 # The provider's document has been read; ten thousand of them need not be kept.
                 watch.task = replace(answer, raw={})
             if answer.status.is_terminal:
@@ -602,6 +492,10 @@ class Poller:
             self._paused_until = 0.0
             for watch in self._all():
                 watch.company = watch.failing_since = None
+
+
+def _shown(task: MediaTask) -> tuple[object, ...]:
+    return task.status, task.status_word, task.progress
 
 
 def _hook_with_settings(media_conn_id: str) -> MediaHook:

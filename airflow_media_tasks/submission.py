@@ -45,14 +45,14 @@ from airflow_media_tasks.task import (
 
 
 KEY = "media_task"
-"""The record's key in the task state store."""
+"""The record's key in the task state store; a batch has one for each request, `media_task.<number>`."""
 LEASE = 10.0
 """Seconds after its intent within which a submission begins to be sent, or is not sent at all."""
 SETTLE = 50.0
 """Seconds after its intent from which on a submission that nobody can find was never accepted: the lease,
 the time to connect (10 s), and half a minute for the provider to show what it accepted."""
 
-PHASES = ("intent", "submitted", "finished", "adopted", "abandoned")
+PHASES = ("intent", "submitted", "finished", "adopted", "abandoned", "refused")
 
 STOP, RESUBMIT = "stop", "resubmit"
 ON_UNKNOWN = (STOP, RESUBMIT)
@@ -68,7 +68,8 @@ class Record:
     """What is written down about a task instance's submission; JSON scalars, no secret.
 
     :param phase: `intent`, `submitted`, `finished`; or what a person decided about an unknown outcome:
-        `adopted` (it is *media_task_id*) or `abandoned` (submit anew).
+        `adopted` (it is *media_task_id*, which also a clear goes on with) or `abandoned` (submit anew). Of a
+        batch's request that was certainly not accepted, `refused`.
     :param generation: `max_tries` of the task instance: a clear raises it, a retry never does.
     :param number: how many submissions this generation has had, this one included.
     :param fingerprint: hash of connection, operation and arguments as rendered.
@@ -79,7 +80,8 @@ class Record:
     :param media_task_id: the provider's task, from `submitted` on.
     :param finished_at: ISO 8601, UTC; when we learned that it has ended.
     :param result: the task's dict, where it was complete in the submission's own reply and perhaps
-        cannot be asked for again.
+        cannot be asked for again; in a batch, what became of the request.
+    :param error: in a batch, why the request failed: the dict of a `MediaTaskError`.
     """
 
     phase: str
@@ -95,6 +97,7 @@ class Record:
     media_task_id: str | None = None
     finished_at: str | None = None
     result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be acted upon; a person can write a record, too."""
@@ -106,18 +109,18 @@ class Record:
         if not all(type(number) is int for number in (self.generation, self.number)):
             raise ValueError("'generation' and 'number' must be whole numbers")
         datetime.fromisoformat(self.submitted_after)
-        if self.media_task_id is None and self.phase not in ("intent", "abandoned"):
+        if self.media_task_id is None and self.phase not in ("intent", "abandoned", "refused"):
             raise ValueError(f"it is {self.phase} without a media_task_id")
         if self.result is not None:
             MediaTask.from_dict(self.result)
 
     @classmethod
-    def load(cls, context: Context) -> Record | None:
+    def load(cls, context: Context, key: str = KEY) -> Record | None:
         """The record, or None if there is none. One that cannot be read is not an absent one.
 
         :raises MediaTaskError: if what is stored makes no sense; nothing may be submitted then.
         """
-        stored: Any = context["task_state_store"].get(KEY)
+        stored: Any = context["task_state_store"].get(key)
         if stored is None:
             return None
         known = [field.name for field in dataclasses.fields(cls)]
@@ -125,14 +128,14 @@ class Record:
             return cls(**{name: stored[name] for name in known if name in stored})
         except (TypeError, ValueError) as error:
             raise MediaTaskError(
-                f"the record {KEY!r} in this task's state store cannot be read, so nothing is submitted: "
+                f"the record {key!r} in this task's state store cannot be read, so nothing is submitted: "
                 f"{error}; it holds {shown(stored, 300)}"
             ) from error
 
-    def save(self, context: Context) -> Record:
+    def save(self, context: Context, key: str = KEY) -> Record:
         """Writes the record, for ever; a worker that Airflow has replaced is refused here."""
         value = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        context["task_state_store"].set(KEY, value, retention=NEVER_EXPIRE)
+        context["task_state_store"].set(key, value, retention=NEVER_EXPIRE)
         return self
 
 
@@ -144,6 +147,7 @@ class Submission:
     :param arguments: as `MediaHook.check` gave them.
     :param on_unknown: what to do when nobody can say whether an earlier submission was accepted: `stop`
         with `SubmissionOutcomeUnknown`, or `resubmit` and perhaps pay twice.
+    :param key: of its record.
     """
 
     hook: MediaHook
@@ -152,6 +156,7 @@ class Submission:
     context: Context
     on_unknown: str
     log: Any
+    key: str = KEY
 
     def once(self) -> MediaTask:
         """The task that this try has to wait for: an earlier submission's where there is one, else a new one.
@@ -159,7 +164,7 @@ class Submission:
         :raises SubmissionOutcomeUnknown: with the candidates and both ways out, see `on_unknown`.
         :raises MediaTaskError: if the submission was certainly refused, or is not possible at present.
         """
-        record = Record.load(self.context)
+        record = Record.load(self.context, self.key)
         try:
             task = None if record is None else self._earlier(record)
             return task or self._submit(record)
@@ -176,7 +181,7 @@ class Submission:
     @property
     def submitted_at(self) -> float | None:
         """When the task that `once` returned was submitted, in unix seconds by our clock."""
-        record = Record.load(self.context)
+        record = Record.load(self.context, self.key)
         return None if record is None else datetime.fromisoformat(record.submitted_after).timestamp()
 
     @property
@@ -185,6 +190,8 @@ class Submission:
 
     def _earlier(self, record: Record) -> MediaTask | None:
         """The task of the submission in *record*, if it serves this try; None if a new one is due."""
+        if record.phase == "refused":
+            return None
         if record.phase == "abandoned":
             self.log.info("the earlier submission was given up by hand; submitting anew")
             return None
@@ -230,14 +237,14 @@ class Submission:
                 generation=self._generation,
                 number=number,
                 fingerprint=fingerprint(hook.media_conn_id, self.operation, self.arguments),
-                client_ref=client_ref(self.context, number),
+                client_ref=client_ref(self.context, number, self.key),
                 submitted_after=datetime.fromtimestamp(now, timezone.utc).isoformat(),
                 media_conn_id=hook.media_conn_id,
                 operation=self.operation,
                 provider=hook.conn_type,
                 arguments=recordable(self.arguments),
             )
-            intent.save(self.context)
+            intent.save(self.context, self.key)
             hook.send_before = now + LEASE
             try:
                 task = hook.submit(self.operation, self.arguments, client_ref=intent.client_ref)
@@ -270,17 +277,18 @@ class Submission:
             generation=self._generation,
             media_task_id=task.id,
             result=task.to_dict() if complete else record.result,
+            error=None,
         )
         if adopted != record:
-            adopted.save(self.context)
+            adopted.save(self.context, self.key)
         return task
 
     def _put_back(self, before: Record | None) -> None:
         """What was there before a submission that was certainly not accepted."""
         if before is None:
-            self.context["task_state_store"].delete(KEY)
+            self.context["task_state_store"].delete(self.key)
         else:
-            before.save(self.context)
+            before.save(self.context, self.key)
 
     def _read(self, record: Record) -> MediaTask:
         if record.result is not None:
@@ -348,7 +356,7 @@ class Submission:
 
     def _question(self, error: SubmissionOutcomeUnknown) -> SubmissionOutcomeUnknown:
         """*error* with the candidates and both ways out, for the person who has to decide."""
-        record = Record.load(self.context)
+        record = Record.load(self.context, self.key)
         since = datetime.fromisoformat(record.submitted_after) if record else None
         try:
             candidates = self.hook.find_tasks(submitted_after=since, operation=self.operation)
@@ -362,6 +370,8 @@ class Submission:
         place = shlex.join([ti.dag_id, ti.run_id, ti.task_id])
         if ti.map_index is not None and ti.map_index >= 0:
             place += f" --map-index {ti.map_index}"
+        if self.key != KEY:
+            place += f" --request {self.key.removeprefix(f'{KEY}.')}"
         text = [
             f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
             f"{error.message}. Nothing more is sent before you decide. The account shows since then:\n",
@@ -386,20 +396,25 @@ class Submission:
         )
 
 
-def finish(context: Context, task: MediaTask) -> Record | None:
+def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Record | None:
     """Notes that *task* has ended, and gives its record, if it has one.
 
     What the task was is asked of the provider again when it matters.
+
+    :param handed_over: False as long as its files have not landed where they are wanted: then a clear, too,
+        goes on with what was paid for.
     """
     record = Record.load(context)
     if record is None or record.media_task_id != task.id:
         return None
-    if record.phase != "finished":
-        record = dataclasses.replace(
-            record, phase="finished", finished_at=datetime.now(timezone.utc).isoformat()
-        )
-        record.save(context)
-    return record
+    noted = dataclasses.replace(
+        record,
+        phase="finished" if handed_over else "adopted",
+        finished_at=record.finished_at or datetime.now(timezone.utc).isoformat(),
+    )
+    if noted != record:
+        noted.save(context)
+    return noted
 
 
 def recordable(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -426,10 +441,12 @@ def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]
     return hashlib.sha256(request.encode()).hexdigest()
 
 
-def client_ref(context: Context, number: int) -> str:
+def client_ref(context: Context, number: int, key: str = KEY) -> str:
     """Our name for submission *number* of this generation; the same whichever worker makes it."""
     ti = context["ti"]
-    place = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries, number)
+    place: tuple[Any, ...] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries, number)
+    if key != KEY:
+        place += (key,)
     return "amt-" + hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -88,7 +88,64 @@ class TurnTrigger(BaseTrigger):
         yield TriggerEvent({"since": self.since, "refusals": self.refusals})
 
 
-class MediaTaskTrigger(BaseTrigger):
+class _CancelsWhenKilled(BaseTrigger):
+    """What happens at the provider when a user ends an Airflow task that waits: one policy for all triggers."""
+
+    media_conn_id: str
+
+    @property
+    def media_task_ids(self) -> Sequence[str]:
+        """What is waited for."""
+        raise NotImplementedError
+
+    async def on_kill(self) -> None:
+        """A user failed or cleared the waiting task: cancels at the provider where that is possible.
+
+        Airflow 3.3 cancels this method after a second, so the work is shielded from it.
+        """
+        work = asyncio.ensure_future(self._cancel_if_killed())
+        _KILLS.add(work)
+        work.add_done_callback(_KILLS.discard)
+        await asyncio.shield(work)
+
+    async def _cancel_if_killed(self) -> None:
+        if not await asyncio.to_thread(self._was_killed):
+            return
+        hook = await asyncio.to_thread(get_media_hook, self.media_conn_id)
+        if not hook.can_cancel:
+            self.log.warning(
+                "%s cannot be cancelled: it goes on there and is billed. Clearing this Airflow task "
+                "while it still runs waits for it again and pays nothing",
+                ", ".join(self.media_task_ids[:5]) + (" and more" if len(self.media_task_ids) > 5 else ""),
+            )
+            return
+        async with hook:
+            for media_task_id in self.media_task_ids:
+                try:
+                    await hook.acancel_task(media_task_id)
+                except MediaTaskError as error:
+                    self.log.warning("%s could not be cancelled: %s", media_task_id, error)
+                else:
+                    self.log.info("%s was cancelled at the provider", media_task_id)
+
+    def _was_killed(self) -> bool:
+        """Whether somebody ended the Airflow task, as against a triggerer that lost this trigger to another.
+
+        Airflow 3.3 calls `on_kill` for both, and after a clear too, sometimes when the next try is under way
+        (the next try decides about the provider's task then). This is the one place that tells them apart.
+        """
+        ti = self.task_instance
+        if ti is None:
+            return False
+        states = RuntimeTaskInstance.get_task_states(
+            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id]
+        ).get(ti.run_id, {})
+        # A mapped task's key carries its index.
+        state = next(iter(states.values()), "removed")
+        return state in ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+class MediaTaskTrigger(_CancelsWhenKilled):
     """Fires once, when a provider's task is finished or no longer worth waiting for.
 
     The event is the dict of a `MediaTask`. Its `error` says why a task failed, could not be read any more
@@ -138,53 +195,21 @@ class MediaTaskTrigger(BaseTrigger):
             },
         )
 
+    @property
+    def media_task_ids(self) -> Sequence[str]:
+        """The one."""
+        return [self.media_task_id]
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields the one event and returns at once, so that nothing is left to be cancelled."""
         task = await self.wait()
         yield TriggerEvent(task.to_dict())
 
-    async def on_kill(self) -> None:
-        """A user failed or cleared the waiting task: cancels at the provider where that is possible.
+    async def wait(self, *, quietly: bool = False) -> MediaTask:
+        """The task once it is terminal, or as it last was, with the error that ended the wait.
 
-        Airflow 3.3 cancels this method after a second, so the work is shielded from it.
+        :param quietly: without a line in the log.
         """
-        work = asyncio.ensure_future(self._cancel_if_killed())
-        _KILLS.add(work)
-        work.add_done_callback(_KILLS.discard)
-        await asyncio.shield(work)
-
-    async def _cancel_if_killed(self) -> None:
-        if not await asyncio.to_thread(self._was_killed):
-            return
-        hook = await asyncio.to_thread(get_media_hook, self.media_conn_id)
-        if not hook.can_cancel:
-            self.log.warning(
-                "%s cannot be cancelled: it goes on there and is billed. Clearing this Airflow task "
-                "while it still runs waits for it again and pays nothing",
-                self.media_task_id,
-            )
-            return
-        await hook.acancel_task(self.media_task_id)
-        self.log.info("%s was cancelled at the provider", self.media_task_id)
-
-    def _was_killed(self) -> bool:
-        """Whether somebody ended the Airflow task, as against a triggerer that lost this trigger to another.
-
-        Airflow 3.3 calls `on_kill` for both, and after a clear too, sometimes when the next try is under way
-        (the next try decides about the provider's task then). This is the one place that tells them apart.
-        """
-        ti = self.task_instance
-        if ti is None:
-            return False
-        states = RuntimeTaskInstance.get_task_states(
-            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id]
-        ).get(ti.run_id, {})
-        # A mapped task's key carries its index.
-        state = next(iter(states.values()), "removed")
-        return state in ("success", "failed", "skipped", "upstream_failed", "removed")
-
-    async def wait(self) -> MediaTask:
-        """The task once it is terminal, or as it last was, with the error that ended the wait."""
         began = time.time()
         poller, watch = Poller.watch(
             self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, self.submitted_at
@@ -205,7 +230,8 @@ class MediaTaskTrigger(BaseTrigger):
                     return self._gave_up(task, self._timeout(task, poller, now - began))
                 changed = task is not None and _is_news(task, reported)
                 if changed or now >= next_report:
-                    self._report(task, poller, now - (self.submitted_at or began))
+                    if not quietly:
+                        self._report(task, poller, now - (self.submitted_at or began))
                     silence = REPORT_INTERVAL if changed else min(2 * silence, LONGEST_SILENCE)
                     reported, next_report = task, now + silence
                 await watch.changed(min(next_report, ends) - now)
@@ -261,6 +287,156 @@ class MediaTaskTrigger(BaseTrigger):
 
     def _named(self, task: MediaTask) -> MediaTask:
         return dataclasses.replace(task, operation=self.operation or task.operation)
+
+
+class MediaBatchTrigger(_CancelsWhenKilled):
+    """Fires once, when enough of a batch's requests have ended to go on with it, or all of them.
+
+    The event is `{"ended": [[number, media_task_id, error], ...], "waiting": [...], "left": [...],
+    "refused_since": ..., "refusals": ...}`: what has ended (the error is the dict of a `MediaTaskError` where
+    the wait has ended and not the task, else null), and the arguments as they then are. No results: whoever
+    resumes reads them.
+
+    :param waiting: `[number, media_task_id, operation, submitted_at]` of each request that is under way;
+        submitted_at in unix seconds.
+    :param left: numbers of the requests that are yet to be submitted.
+    :param media_conn_id: the account.
+    :param poll_interval: seconds between two looks.
+    :param timeout: seconds after its submission for which each is waited for.
+    :param queue_timeout: the same for one that the provider has not begun yet, or None.
+    :param wake_after: how many must have ended.
+    :param until: unix seconds at which it fires in any case, because a refused submission may be tried again.
+    :param refused_since: unix seconds since when the provider has had no room, or None.
+    :param refusals: how often it had none.
+    """
+
+    def __init__(
+        self,
+        waiting: list[list[Any]],
+        left: list[int],
+        media_conn_id: str,
+        poll_interval: float,
+        timeout: float,
+        queue_timeout: float | None,
+        wake_after: int,
+        until: float | None,
+        refused_since: float | None,
+        refusals: int,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
+        self.waiting = waiting
+        self.left = left
+        self.media_conn_id = media_conn_id
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.queue_timeout = queue_timeout
+        self.wake_after = wake_after
+        self.until = until
+        self.refused_since = refused_since
+        self.refusals = refusals
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class's path and its arguments, as Airflow stores them."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "waiting": self.waiting,
+                "left": self.left,
+                "media_conn_id": self.media_conn_id,
+                "poll_interval": self.poll_interval,
+                "timeout": self.timeout,
+                "queue_timeout": self.queue_timeout,
+                "wake_after": self.wake_after,
+                "until": self.until,
+                "refused_since": self.refused_since,
+                "refusals": self.refusals,
+            },
+        )
+
+    @property
+    def media_task_ids(self) -> Sequence[str]:
+        """All that are under way."""
+        return [media_task_id for _, media_task_id, _, _ in self.waiting]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yields the one event and returns at once."""
+        yield TriggerEvent(await self.wait())
+
+    async def wait(self) -> dict[str, Any]:
+        """The event, once it is time for it."""
+        ended: dict[int, MediaTask] = {}
+        enough = asyncio.Event()
+
+        async def wait_for(number: int, trigger: MediaTaskTrigger) -> None:
+            try:
+                ended[number] = await trigger.wait(quietly=True)
+            except Exception:
+                enough.set()
+                raise
+            if len(ended) >= self.wake_after:
+                enough.set()
+
+        waits = [asyncio.create_task(wait_for(one[0], self._trigger_of(one))) for one in self.waiting]
+        try:
+            await self._until(enough, ended)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return {
+            "ended": [
+                [number, media_task_id, _error_of(ended[number])]
+                for number, media_task_id, _, _ in self.waiting
+                if number in ended
+            ],
+            "waiting": [one for one in self.waiting if one[0] not in ended],
+            "left": self.left,
+            "refused_since": self.refused_since,
+            "refusals": self.refusals,
+        }
+
+    def _trigger_of(self, waiting: list[Any]) -> MediaTaskTrigger:
+        _, media_task_id, operation, submitted_at = waiting
+        return MediaTaskTrigger(
+            media_task_id,
+            self.media_conn_id,
+            self.poll_interval,
+            submitted_at + self.timeout,
+            None if self.queue_timeout is None else submitted_at + self.queue_timeout,
+            operation,
+            submitted_at,
+        )
+
+    async def _until(self, enough: asyncio.Event, ended: Mapping[int, MediaTask]) -> None:
+        """Sleeps until enough have ended, and says now and then how many have."""
+        began, silence = time.time(), REPORT_INTERVAL
+        while not enough.is_set():
+            now = time.time()
+            if self.until is not None and now >= self.until:
+                return
+            pause = silence if self.until is None else min(silence, self.until - now)
+            try:
+                await asyncio.wait_for(enough.wait(), pause)
+            except asyncio.TimeoutError:
+                if pause == silence:
+                    silence = min(2 * silence, LONGEST_SILENCE)
+                    self.log.info(
+                        "%d of %d requests under way have ended after %.0f s; %d are yet to be submitted",
+                        len(ended),
+                        len(self.waiting),
+                        time.time() - began,
+                        len(self.left),
+                    )
+        # What ends together is told together.
+        await asyncio.sleep(min(self.poll_interval, 1.0))
+
+
+def _error_of(task: MediaTask) -> dict[str, Any] | None:
+    """Why *task* is not waited for any more, if it has not ended by itself."""
+    return None if task.status.is_terminal or task.error is None else task.error.to_dict()
 
 
 def _is_news(task: MediaTask, reported: MediaTask | None) -> bool:

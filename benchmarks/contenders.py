@@ -115,7 +115,7 @@ class Contender:
     :param trigger: makes the trigger for a task's id, given the simulator's URL.
     :param word: the simulator's word by which a task's end is set.
     :param requests_are_polls: whether each request asks for one task.
-    :param warm_up: seconds until all poll steadily, at up to 1,000 tasks.
+    :param warm_up: seconds from the last one's start until all poll steadily.
     """
 
     label: str
@@ -125,7 +125,7 @@ class Contender:
     trigger: Callable[[str, str], BaseTrigger]
     word: str = "seconds"
     requests_are_polls: bool = True
-    warm_up: float = 7.0
+    warm_up: float = 3.0
 
 
 def _ours(prefix: str, conn: str) -> Callable[[str, str], BaseTrigger]:
@@ -188,7 +188,7 @@ CONTENDERS = {
     ),
     "per-poll": Contender("a client per poll", "vap", "/v3/tasks", _VAP, _httpx(ClientPerPoll)),
     "per-trigger": Contender(
-        "a client per trigger", "vap", "/v3/tasks", _VAP, _httpx(ClientPerTrigger), warm_up=45.0
+        "a client per trigger", "vap", "/v3/tasks", _VAP, _httpx(ClientPerTrigger), warm_up=15.0
     ),
     "blocking": Contender(
         "a blocking call in the loop (OpenAIBatchTrigger's shape)",

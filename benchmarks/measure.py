@@ -1,6 +1,6 @@
 """One contender in one asyncio process, as the triggerer runs its triggers: prints its figures as JSON.
 
-    python measure.py CONTENDER SIMULATOR_URL SIMULATOR_PID FILE_OF_ENDS [--window 20] [--spread 15]
+    python measure.py CONTENDER SIMULATOR_URL SIMULATOR_PID FILE_OF_ENDS
 
 The file holds, for each task's id, the simulator's unix seconds of its end, far in the future. First all
 tasks are polled and nothing ends (CPU, requests, memory); then the simulator's clock is advanced, they end at
@@ -31,7 +31,9 @@ from contenders import CONTENDERS, INTERVAL, Contender, use
 
 
 TICK = 0.005
-PATIENCE = 25.0  # seconds after the last task's end
+WINDOW = 10.0  # seconds in which CPU and requests are counted
+PATIENCE = 15.0  # seconds after the last task's end
+WARM = 25  # tasks that are waited for and given up before anything is measured, enough for a list to be read
 PROCESS = psutil.Process()
 
 
@@ -95,16 +97,16 @@ async def fires(trigger: BaseTrigger) -> float:
     raise RuntimeError("the trigger ended without an event")
 
 
-async def measure(
-    contender: Contender, url: str, simulator: int, ends: dict[str, float], window: float, spread: float
-) -> dict[str, float | str | None]:
-    """All figures of this contender with the tasks in *ends*, of which the first is for warming up."""
-    (first, _), *rest = ends.items()
-    # What is imported and made once must not count as memory of a task.
-    lone = asyncio.create_task(fires(contender.trigger(first, url)))
-    await asyncio.sleep(2)
-    lone.cancel()
-    await asyncio.gather(lone, return_exceptions=True)
+async def measure(contender: Contender, url: str, simulator: int, ends: dict[str, float]) -> dict[str, float]:
+    """All figures of this contender with the tasks in *ends*, of which the first are for warming up."""
+    items = list(ends.items())
+    rest = items[WARM:]
+    # What is imported and made once, and room for a page of a list, must not count as memory of a task.
+    warm = [asyncio.create_task(fires(contender.trigger(own_id, url))) for own_id, _ in items[:WARM]]
+    await asyncio.sleep(4)
+    for task in warm:
+        task.cancel()
+    await asyncio.gather(*warm, return_exceptions=True)
     await asyncio.sleep(0.2)
     gc.collect()
     files_before, memory_before, count = PROCESS.num_fds(), PROCESS.memory_info().rss, len(rest)
@@ -114,11 +116,11 @@ async def measure(
         if (number + 1) % max(count // 50, 1) == 0:
             # A triggerer takes them up bit by bit, too: not all poll at the same moment.
             await asyncio.sleep(INTERVAL / 50)
-    await asyncio.sleep(contender.warm_up * (2 if count > 5000 else 1))
+    await asyncio.sleep(contender.warm_up)
 
     asked_before, sent_before = told(), await asyncio.to_thread(requests, url, contender.provider)
     simulator_before, began, cpu_before = cpu_seconds(simulator), time.monotonic(), time.process_time()
-    await asyncio.sleep(window)
+    await asyncio.sleep(WINDOW)
     cpu, took = time.process_time() - cpu_before, time.monotonic() - began
     simulator_cpu = cpu_seconds(simulator) - simulator_before
     sent = await asyncio.to_thread(requests, url, contender.provider) - sent_before
@@ -126,27 +128,30 @@ async def measure(
     gc.collect()
     memory = PROCESS.memory_info().rss - memory_before
 
+    wanted = count * took / INTERVAL
+    polls = sent if contender.requests_are_polls else asked if asked > wanted / 2 else wanted
+    if not polls:
+        # Who asks nobody sees no task end.
+        return {"tasks": count, "cpu_ms": 0.0, "memory_kib": memory / count / 1024}
     fired: list[float] = []
+    simulator_before, began = cpu_seconds(simulator), time.monotonic()
     async with ticking() as (lags, files):
-        if spread:
-            # Half a second for the control request itself.
-            advance = min(end for _, end in rest) - time.time() - 0.5
-            await asyncio.to_thread(call, url, "clock", {"advance": advance})
-            await asyncio.wait(tasks.values(), timeout=spread + PATIENCE)
-            for own_id, end in rest:
-                if tasks[own_id].done():
-                    fired.append(tasks[own_id].result() - (end - advance))
-        else:
-            await asyncio.sleep(3)
+        # Half a second for the control request itself.
+        advance = min(end for _, end in rest) - time.time() - 0.5
+        await asyncio.to_thread(call, url, "clock", {"advance": advance})
+        last = max(end for _, end in rest) - advance
+        await asyncio.wait(tasks.values(), timeout=last - time.time() + PATIENCE)
+        for own_id, end in rest:
+            if tasks[own_id].done():
+                fired.append(tasks[own_id].result() - (end - advance))
+    simulator_ends = (cpu_seconds(simulator) - simulator_before) / (time.monotonic() - began)
     for task in tasks.values():
         task.cancel()
     await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    wanted = count * took / INTERVAL
-    polls = sent if contender.requests_are_polls else asked if asked > wanted / 2 else wanted
     return {
         "tasks": count,
-        "cpu_ms": cpu / polls * 1000 if polls else float("nan"),
+        "cpu_ms": cpu / polls * 1000,
         "cpu_share": cpu / took,
         "kept_up": polls / wanted,
         "requests": sent / wanted,
@@ -156,7 +161,8 @@ async def measure(
         "fired": len(fired),
         "memory_kib": memory / count / 1024,
         "sockets": max(files, default=files_before) - files_before,
-        "simulator_share": simulator_cpu / took,
+        "simulator_waiting": simulator_cpu / took,
+        "simulator_ending": simulator_ends,
     }
 
 
@@ -167,14 +173,11 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("pid", type=int)
     parser.add_argument("ends", type=Path)
-    parser.add_argument("--window", type=float, default=20.0)
-    parser.add_argument("--spread", type=float, default=15.0, help="0: nothing ends")
     options = parser.parse_args()
     use(options.url)
     quiet_logs()
     ends = json.loads(options.ends.read_text())
-    contender = CONTENDERS[options.contender]
-    figures = asyncio.run(measure(contender, options.url, options.pid, ends, options.window, options.spread))
+    figures = asyncio.run(measure(CONTENDERS[options.contender], options.url, options.pid, ends))
     json.dump(figures, sys.stdout)
 
 

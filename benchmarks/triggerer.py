@@ -6,13 +6,14 @@ them; what is measured is the triggerer alone, from there until it has scheduled
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cluster import Server, program
 from bench_simulator import SimulatorProcess, call
 from contenders import CONTENDERS, connections
 from deployment import free_port
+from report import Figures
 
 
 COUNT = 1_000
@@ -31,16 +33,6 @@ PATIENCE = 240.0
 NAMES = ("timer", "acedata", "http", "per-trigger")
 TRIGGERERS = "select count(*) from job where job_type = 'TriggererJob' and state = 'running'"
 RESUMED = "select count(*) from task_instance where run_id = :run_id and state = 'scheduled'"
-COLUMNS = (
-    f"{COUNT:,} tasks of {SECONDS:g} s in the real triggerer",
-    "resumed",
-    "wall, s",
-    "against timers",
-    "CPU while waiting, supervisor / runner",
-    "runner, MiB",
-    "loop blocked",
-    "ledger",
-)
 DAG = """
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
@@ -162,7 +154,7 @@ def count_of(engine: Any, query: str, **parameters: str) -> int:
         return int(connection.execute(text(query), parameters).scalar_one())
 
 
-def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -> dict[str, Any]:
+def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -> Figures:
     """Figures of one contender: seconds until all are resumed, and what the triggerer used meanwhile."""
     from sqlalchemy import create_engine  # noqa: PLC0415  # Airflow brings it
 
@@ -188,6 +180,8 @@ def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -
                 )
                 for own_id in ids
             ]
+        # What blocks the loop while the triggerer starts is Airflow's own.
+        said_before = log.stat().st_size
         defer(name, triggers)
         began = time.monotonic()
         family = [process, *process.children(recursive=True)]
@@ -203,34 +197,27 @@ def measured(name: str, home: Path, simulator: SimulatorProcess, address: str) -
         took = time.monotonic() - began
     engine.dispose()
     return {
-        "way": contender.label,
+        "contender": name,
         "resumed": count,
         "took": took,
         "supervisor": shares[0],
         "runner": sum(shares[1:]),
         "memory": memory,
-        "blocked": log.read_text(errors="replace").count("blocked"),
+        "blocked": log.read_bytes()[said_before:].count(b"was blocked"),
         "ledger": len(call(simulator.url, "ledger")),
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
-    lines = [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-    ]
-    for row in rows:
-        lines.append(  # noqa: PERF401  # one row after the other reads better
-            f"| {row['way']} | {row['resumed']:,} | {row['took']:.0f} | {row['took'] / rows[0]['took']:.2f} "
-            f"| {row['supervisor']:.0%} / {row['runner']:.0%} | {row['memory']:.0f} | {row['blocked']} "
-            f"| {row['ledger']:,} |"
-        )
-    return "\n".join(lines)
+def measured_all(names: Sequence[str]) -> list[Figures]:
+    """The figures of all *names*, or nothing where there is no PostgreSQL, with a line that says so.
 
-
-def run(output: Path) -> None:
-    """Measures all in a process of its own, whose Airflow has the settings for it."""
+    They are measured by a process of its own, whose Airflow has the settings for it.
+    """
+    try:
+        program("initdb")
+    except RuntimeError as error:
+        print(f"The real triggerer is not measured: {error}", file=sys.stderr)
+        return []
     with (
         tempfile.TemporaryDirectory(prefix="media-tasks-triggerer-") as name,
         postgres(Path(name)) as address,
@@ -241,27 +228,29 @@ def run(output: Path) -> None:
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": address,
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         environment = {**os.environ, **settings}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        command = [sys.executable, __file__, str(output.resolve()), address]
-        subprocess.run(command, env=environment, cwd=home, check=True)
+        command = [sys.executable, __file__, str(home / "figures.json"), address, *names]
+        subprocess.run(command, env=environment, cwd=home, stdout=subprocess.DEVNULL, check=True)
+        figures: list[Figures] = json.loads((home / "figures.json").read_text())
+        return figures
 
 
-def main(output: Path, address: str) -> None:
-    """The process of `run`."""
+def main(file: Path, address: str, names: Sequence[str]) -> None:
+    """The process of `measured_all`."""
     home = Path(os.environ["AIRFLOW_HOME"])
     prepare(home)
     rows = []
     with SimulatorProcess() as simulator:
         define(simulator.url)
-        for name in NAMES:
+        for name in names:
             rows.append(measured(name, home, simulator, address))
-            print(table(rows).splitlines()[-1], flush=True)
-    (output / "triggerer.md").write_text(table(rows) + "\n")
-    print("\n" + table(rows))
+            print(f"{name} in the real triggerer: {rows[-1]['took']:.0f} s", file=sys.stderr, flush=True)
+    file.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -34,6 +34,7 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=f"{_home.name}/dags",
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_home.name}/airflow.db",
+    AIRFLOW__MEDIA_TASKS__ALLOWED_HOSTS="127.0.0.1",  # the simulator's files
 )
 
 

@@ -21,9 +21,10 @@ from airflow.sdk import BaseHook
 
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.poller import Poller, Watch
+from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import TaskStatus
+from airflow_media_tasks.watches import Watch
 
 
 Connect = Callable[..., str]
@@ -255,6 +256,24 @@ async def test_a_restart_with_thousands_of_tasks_spreads_its_first_round(
     for begin, end in itertools.pairwise(range(0, 41, 8)):
         # A stalled loop may send one late and the next in time, no more.
         assert times[end - 1] - times[begin] >= 0.4 * 7 / 40 * interval
+
+
+async def test_a_thousand_tasks_cost_twenty_requests_an_interval_and_each_is_asked_for_in_each(
+    sim: Simulator, connect: Connect, sent: list[Sent], waiting: Waiting
+) -> None:
+    """Batches stay full as rounds go by, so n tasks never cost more than n / 50 requests an interval."""
+    conn, interval = connect("acedata"), 0.6
+    ids = await submit(conn, VEO, [f"p{n} [sim:seconds=6000]" for n in range(1000)])
+    watches = waiting.begin(conn, ids, interval)
+    await until(lambda: all(watch.asked for watch in watches), "not all were asked for")
+    sent.clear()
+    before, began = asked(watches), time.monotonic()
+    await until(lambda: min(watch.asked for watch in watches) >= 8, "too few questions")
+    rounds = (time.monotonic() - began) / interval
+    assert len(sent) <= 20 * (rounds + 1)
+    assert {len(request.body["ids"]) for request in sent} == {50}
+    # One in ten is the jitter; what a loop of a busy machine is late is not the pace's fault.
+    assert (asked(watches) - before) / 1000 >= 0.7 * rounds
 
 
 async def test_tasks_of_two_services_do_not_wait_for_each_other(

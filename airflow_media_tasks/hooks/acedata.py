@@ -287,6 +287,13 @@ class AceDataHook(MediaHook):
         # A document without `response` shows the body itself, unless it is a record that has none yet.
         response = document.get("response", {} if "request" in document else document)
         body = object_of(response)
+        operation = name or _operation_of(media_task_id, request, self.operations)
+        created_at = time_at(document, "created_at")
+        if not body and _state_word(document) is None:
+            # Nothing is known yet; ten thousand waiting tasks are read like this every few seconds.
+            return MediaTask(
+                media_task_id, TaskStatus.RUNNING, operation=operation, created_at=created_at, raw=document
+            )
         files = tuple(_files(body, request))
         has_output = any(file.kind != "thumbnail" for file in files)
         word, status = self._verdict(media_task_id, document, body, has_output)
@@ -314,9 +321,9 @@ class AceDataHook(MediaHook):
                 words or word,
                 MediaModerationError if moderated else MediaTaskFailed,
             ),
-            operation=name or _operation_of(media_task_id, request, self.operations),
+            operation=operation,
             progress=None if progress is None else min(max(progress / 100, 0.0), 1.0),
-            created_at=time_at(document, "created_at"),
+            created_at=created_at,
             raw=document,
         )
 

@@ -1,0 +1,700 @@
+"""Many generations in one Airflow task: each is paid for once, and what one of them meets is its own affair."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar
+
+from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
+
+from airflow_media_tasks import storage
+from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.operators import LandsMedia
+from airflow_media_tasks.provenance import document
+from airflow_media_tasks.retries import MediaRetryPolicy
+from airflow_media_tasks.submission import (
+    HOPELESS,
+    KEY,
+    ON_UNKNOWN,
+    STOP,
+    Record,
+    Submission,
+    fingerprint,
+    recordable,
+)
+from airflow_media_tasks.task import (
+    MediaAuthError,
+    MediaConcurrencyError,
+    MediaFile,
+    MediaFundsError,
+    MediaModerationError,
+    MediaProviderError,
+    MediaRateLimitError,
+    MediaRequestError,
+    MediaTask,
+    MediaTaskError,
+    MediaTaskFailed,
+    SubmissionOutcomeUnknown,
+    TaskStatus,
+    error_from_dict,
+)
+from airflow_media_tasks.triggers import MediaBatchTrigger, Turn
+from airflow_media_tasks.waiting import seconds
+
+
+THREADS = 8
+"""Submissions under way at once, and landings."""
+KEEP, FAIL = "keep", "fail"
+_FINAL = (*HOPELESS, SubmissionOutcomeUnknown)
+_URLS_IN_MANIFEST = 10
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a batch, as checked.
+
+    :param number: its place in the batch, from 0.
+    """
+
+    number: int
+    operation: str
+    arguments: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Of its record in the task state store."""
+        return f"{KEY}.{self.number}"
+
+
+@dataclass
+class State:
+    """Where a batch stands; `MediaBatchTrigger` carries it from one worker to the next.
+
+    :param left: numbers of the requests that are yet to be submitted.
+    :param waiting: see `MediaBatchTrigger`.
+    """
+
+    left: list[int] = field(default_factory=list)
+    waiting: list[list[Any]] = field(default_factory=list)
+    refused_since: float | None = None
+    refusals: int = 0
+
+    @classmethod
+    def of_event(cls, event: Any) -> State:
+        """The state that the trigger hands on. Raises MediaProviderError for an event of another kind."""
+        if not isinstance(event, Mapping) or not all(
+            isinstance(event.get(name), list) for name in ("left", "waiting", "ended")
+        ):
+            raise MediaProviderError(f"the trigger's event is no state of a batch: {shown(event, 200)}")
+        return cls(event["left"], event["waiting"], event.get("refused_since"), event.get("refusals") or 0)
+
+
+class GenerateMediaBatchOperator(LandsMedia):
+    """Generates many things in one Airflow task: one state, one log, one trigger.
+
+    Each request is submitted once, under the same protocol as a `MediaTaskOperator`'s: a killed worker goes on
+    where it was. The result (XCom) is a small manifest: `results` (path of the JSON lines, one for each request
+    in order), `total`, `succeeded`, `failed`, `errors` (how many of each class), `cost`, `urls` and `paths`
+    (the first ten), `operation`, `provider`, `media_conn_id`, `made_by`. A line of the results has `number`,
+    `operation`, `arguments`, `status`, `media_task_id`, `url`, `urls`, `files`, `cost`, `error`,
+    `submitted_at`, `finished_at`.
+
+    A retry submits only what failed and may succeed. A clear, too, keeps what was made: it submits only what
+    failed, and what was paid and then refused by moderation only with *retry_moderated*.
+
+    :param requests: dicts of arguments, each perhaps with an `operation` of its own; or the object storage path
+        of a file with one such JSON object a line (templated).
+    :param results: object storage path (`.jsonl`) for what became of each; default `batch.jsonl` where the
+        files go, if *save_to* is a folder (templated).
+    :param media_conn_id: connection of the account (templated).
+    :param operation: for requests that name none (templated).
+    :param arguments: for requests that do not give them (templated).
+    :param save_to: where to land what is made, as of `MediaTaskOperator`; `{map_index}` is the request's number
+        (templated).
+    :param concurrency: requests under way at the provider at once; default as many as it takes.
+    :param max_items: how many requests there may be; default any number.
+    :param on_partial_failure: `keep` (default) succeeds if at least *min_success* requests did; `fail` fails if
+        one did not. In both cases the results are written, and a try that is not the last is retried for what
+        may yet succeed.
+    :param min_success: a number of requests, or a share of them as a float from 0.0 to 1.0; default 1.
+    :param retry_moderated: see above; default False.
+    :param poll_interval: as of `MediaTaskOperator`; so are *timeout* and *queue_timeout* (of each request),
+        *deferrable*, *on_unknown_submission*, *retry_policy*.
+    :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
+    """
+
+    template_fields: Sequence[str] = (
+        "requests",
+        "results",
+        "media_conn_id",
+        "operation",
+        "arguments",
+        "save_to",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "arguments": "json"}
+    ui_color = "#e8def8"
+
+    def __init__(
+        self,
+        *,
+        requests: Sequence[Mapping[str, Any]] | str,
+        media_conn_id: str,
+        results: str | None = None,
+        operation: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        save_to: str | None = None,
+        concurrency: int | None = None,
+        max_items: int | None = None,
+        on_partial_failure: str = KEEP,
+        min_success: float = 1,
+        retry_moderated: bool = False,
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta = 3600.0,
+        queue_timeout: float | timedelta | None = None,
+        deferrable: bool = True,
+        on_unknown_submission: str = STOP,
+        retry_policy: RetryPolicy | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
+        _one_of("on_partial_failure", on_partial_failure, (KEEP, FAIL))
+        _one_of("on_unknown_submission", on_unknown_submission, ON_UNKNOWN)
+        _at_least_one("concurrency", concurrency)
+        _at_least_one("max_items", max_items)
+        share = isinstance(min_success, float) and 0.0 <= min_success <= 1.0
+        if isinstance(min_success, bool) or not (
+            share or (isinstance(min_success, int) and min_success >= 0)
+        ):
+            raise MediaRequestError(
+                "min_success must be a whole number from 0, or a share as a float from 0.0 to 1.0, "
+                f"got {shown(min_success)}"
+            )
+        self.requests = requests
+        self.media_conn_id = media_conn_id
+        self.results = results
+        self.operation = operation
+        self.arguments = arguments
+        self.save_to = save_to
+        self.concurrency = concurrency
+        self.max_items = max_items
+        self.on_partial_failure = on_partial_failure
+        self.min_success = min_success
+        self.retry_moderated = retry_moderated
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.timeout = seconds("timeout", timeout)
+        self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
+        self.deferrable = deferrable
+        self.on_unknown_submission = on_unknown_submission
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Checks every request, finds out what became of those of earlier tries, and goes on from there."""
+        batch = _Batch(self, context)
+        return self._go_on(batch, batch.recall())
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Lands what has ended, submits what there is room for, and waits again or tells the result."""
+        state = State.of_event(event)
+        batch = _Batch(self, context)
+        batch.settle(event["ended"])
+        return self._go_on(batch, state)
+
+    def _go_on(self, batch: _Batch, state: State) -> dict[str, Any]:
+        while True:
+            until = batch.submit(state)
+            if not state.waiting and until is None:
+                return batch.report()
+            trigger = self._trigger(state, until)
+            if self.deferrable:
+                # The trigger keeps the deadlines itself; this is only for a triggerer that is gone.
+                spare = timedelta(seconds=self.timeout + 600)
+                self.defer(trigger=trigger, method_name="execute_complete", timeout=spare)
+            event = asyncio.run(trigger.wait())
+            state = State.of_event(event)
+            batch.settle(event["ended"])
+
+    def _trigger(self, state: State, until: float | None) -> MediaBatchTrigger:
+        # Waking a worker costs seconds: it comes when a quarter of the room is free, and while the last ones
+        # are under way, when all have ended.
+        quarter = max(len(state.waiting) // 4, 1)
+        return MediaBatchTrigger(
+            state.waiting,
+            state.left,
+            self.media_conn_id,
+            self.poll_interval,
+            self.timeout,
+            self.queue_timeout,
+            wake_after=quarter if state.left else len(state.waiting),
+            until=until,
+            refused_since=state.refused_since,
+            refusals=state.refusals,
+        )
+
+
+class _Batch:
+    """A batch in the hands of one worker."""
+
+    def __init__(self, operator: GenerateMediaBatchOperator, context: Context) -> None:
+        self.operator = operator
+        self.context = context
+        self.log = operator.log
+        self.hook = get_media_hook(operator.media_conn_id)
+        self.requests = [*self._checked()]
+        self.results = self._results_path()
+        self.records: dict[int, Record | None] = {}
+        self.stopped_by: MediaTaskError | None = None
+
+    # What is asked for.
+
+    def _checked(self) -> Iterator[Request]:
+        given = self._given()
+        most = self.operator.max_items
+        if most is not None and len(given) > most:
+            raise MediaFundsError(
+                f"requests: there are {len(given)}, and max_items allows {most}; nothing was submitted",
+                code="max_items",
+            )
+        defaults = self.operator.arguments or {}
+        if not isinstance(defaults, Mapping):
+            raise MediaRequestError(f"arguments must be a dict of name to value, got {shown(defaults)}")
+        for number, one in enumerate(given):
+            try:
+                if not isinstance(one, Mapping):
+                    raise MediaRequestError(f"a request is a dict of arguments, got {shown(one)}")
+                arguments = {**defaults, **one}
+                operation = arguments.pop("operation", None) or self.operator.operation
+                if not isinstance(operation, str):
+                    raise MediaRequestError("no operation is named, neither by it nor for all")
+                yield Request(number, *self.hook.check(operation, arguments))
+            except MediaTaskError as error:
+                raise MediaRequestError(
+                    f"request {number} of {len(given)}: {error.message}; nothing was submitted",
+                    provider=error.provider,
+                    code=error.code,
+                ) from error
+
+    def _given(self) -> Sequence[Any]:
+        given: Any = self.operator.requests
+        if isinstance(given, str):
+            given = _lines_of(given)
+        if not isinstance(given, Sequence) or not given:
+            raise MediaRequestError(
+                "requests must be a list of dicts of arguments, or the path of a file with one JSON object a "
+                f"line, and not be empty; got {shown(given)}"
+            )
+        return given
+
+    def _results_path(self) -> ObjectStoragePath:
+        text = self.operator.results
+        if text is None:
+            save_to = self.operator.save_to
+            if save_to is None or not save_to.endswith("/"):
+                raise MediaRequestError(
+                    "results must be the path of the file that says what became of each request; only where "
+                    f"save_to is a folder it has a default, got save_to={shown(save_to)}"
+                )
+            text = f"{save_to}{{dag_id}}/{{run_id}}/{{task_id}}/batch.jsonl"
+            if self.context["ti"].map_index is not None and self.context["ti"].map_index >= 0:
+                text = text.replace("batch.", "batch-{map_index}.")
+        destination = self.operator.place_of(self.context, text)
+        return destination.path(0, MediaFile("file", ""), None, "")
+
+    # What became of it.
+
+    def recall(self) -> State:
+        """The state that earlier tries have left in the records."""
+        state = State()
+        for request in self.requests:
+            record = self._record(request)
+            if record is None or record.fingerprint != self._fingerprint(request):
+                state.left.append(request.number)
+            elif record.phase in ("submitted", "adopted") and record.result is None:
+                state.waiting.append(_waiting(request, record))
+            elif record.phase == "finished" and self._is_over(record):
+                self.records[request.number] = record
+            else:
+                state.left.append(request.number)
+        over = len(self.records)
+        if over or state.waiting:
+            self.log.info(
+                "of %d requests %d are over and %d under way since an earlier try; %d are to be submitted",
+                len(self.requests),
+                over,
+                len(state.waiting),
+                len(state.left),
+            )
+        return state
+
+    def _is_over(self, record: Record) -> bool:
+        """Whether nothing more is to be done about a request that has ended."""
+        if record.error is None:
+            return True
+        if record.result is not None and record.result["status"] == TaskStatus.SUCCEEDED.value:
+            # It was made, and only its files have not landed.
+            return False
+        error = error_from_dict(record.error)
+        if record.generation == self._generation:
+            return isinstance(error, _FINAL)
+        return isinstance(error, MediaModerationError) and not self.operator.retry_moderated
+
+    @property
+    def _generation(self) -> int:
+        return int(self.context["ti"].max_tries)
+
+    def _record(self, request: Request) -> Record | None:
+        return Record.load(self.context, request.key)
+
+    def _fingerprint(self, request: Request) -> str:
+        return fingerprint(self.hook.media_conn_id, request.operation, request.arguments)
+
+    # Submitting.
+
+    def submit(self, state: State) -> float | None:
+        """Submits what is left, as far as there is room, and moves it from `left` to `waiting`.
+
+        :return: unix seconds at which to try again where the provider has no room, else None.
+        """
+        room = len(state.left)
+        if self.operator.concurrency is not None:
+            room = min(room, max(self.operator.concurrency - len(state.waiting), 0))
+        todo, refused = deque(state.left[:room]), deque[MediaTaskError]()
+        later = state.left[room:]
+        accepted: deque[list[Any]] = deque()
+        if todo:
+            threads = min(THREADS, room)
+            with ThreadPoolExecutor(threads, thread_name_prefix="submission") as pool:
+                submitters = [pool.submit(self._submit_some, todo, accepted, refused) for _ in range(threads)]
+            for submitter in submitters:
+                submitter.result()
+        state.waiting.extend(accepted)
+        state.left = sorted([*todo, *later])
+        if accepted:
+            state.refused_since, state.refusals = None, 0
+            self.log.info(
+                "%d requests submitted, %d under way, %d yet to come",
+                len(accepted),
+                len(state.waiting),
+                len(state.left),
+            )
+        if self.stopped_by is not None:
+            state.left = []
+        return self._next_turn(state, refused[-1]) if refused and state.left else None
+
+    def _submit_some(
+        self, todo: deque[int], accepted: deque[list[Any]], refused: deque[MediaTaskError]
+    ) -> None:
+        """Submits one of *todo* after the other, in one of several threads, until something stops it."""
+        with get_media_hook(self.operator.media_conn_id) as hook:
+            while not refused and self.stopped_by is None:
+                try:
+                    request = self.requests[todo.popleft()]
+                except IndexError:
+                    return
+                try:
+                    task = self._submission(hook, request).once()
+                except (MediaRateLimitError, MediaConcurrencyError) as error:
+                    todo.append(request.number)
+                    refused.append(error)
+                except MediaTaskError as error:
+                    self._not_submitted(request, error)
+                    if isinstance(error, (MediaAuthError, MediaFundsError)):
+                        # All the others would meet the same.
+                        self.stopped_by = error
+                else:
+                    record = self._record(request)
+                    if record is None:
+                        raise MediaTaskError(f"the record {request.key!r} has gone")
+                    if task.status.is_terminal:
+                        self._end(request, record, task)
+                    else:
+                        accepted.append(_waiting(request, record))
+
+    def _submission(self, hook: MediaHook, request: Request) -> Submission:
+        return Submission(
+            hook,
+            request.operation,
+            request.arguments,
+            self.context,
+            self.operator.on_unknown_submission,
+            self.log,
+            request.key,
+        )
+
+    def _not_submitted(self, request: Request, error: MediaTaskError) -> None:
+        """Notes why a request is not under way."""
+        self.log.warning("request %d: %s", request.number, error)
+        before = self._record(request)
+        if isinstance(error, SubmissionOutcomeUnknown) and before is not None:
+            # The intent stays: whoever answers the question finds it.
+            self._save(request, dataclasses.replace(before, error=error.to_dict()))
+            return
+        same = before is not None and before.generation == self._generation
+        self._save(
+            request,
+            Record(
+                phase="refused",
+                generation=self._generation,
+                number=before.number if before is not None and same else 0,
+                fingerprint=self._fingerprint(request),
+                client_ref="",
+                submitted_after=_now(),
+                media_conn_id=self.hook.media_conn_id,
+                operation=request.operation,
+                provider=self.hook.conn_type,
+                arguments=recordable(request.arguments),
+                error=error.to_dict(),
+            ),
+        )
+
+    def _save(self, request: Request, record: Record) -> None:
+        self.records[request.number] = record.save(self.context, request.key)
+
+    def _next_turn(self, state: State, error: MediaTaskError) -> float | None:
+        """When to try again what the provider had no room for; None, and the rest fails, if that is too late."""
+        turn = Turn(state.refused_since or time.time(), state.refusals)
+        until = turn.next_try(error.retry_after)
+        ends = turn.since + (self.operator.queue_timeout or self.operator.timeout)
+        if until > ends and not state.waiting:
+            self.stopped_by, state.left = error, []
+            return None
+        state.refused_since, state.refusals = turn.since, turn.refusals + 1
+        self.log.info(
+            "the provider has no room for more (%s); %d requests wait for their turn", error, len(state.left)
+        )
+        return until
+
+    # Ending.
+
+    def settle(self, ended: Sequence[Sequence[Any]]) -> None:
+        """Notes and lands what has ended: `[number, media_task_id, error]` of each."""
+        tasks = self.hook.get_tasks([media_task_id for _, media_task_id, error in ended if error is None])
+
+        def settle(one: Sequence[Any]) -> None:
+            number, media_task_id, error = one
+            request = self.requests[number]
+            record = self._record(request)
+            if record is None or record.media_task_id != media_task_id:
+                raise MediaTaskError(f"the record {request.key!r} is not of {media_task_id} any more")
+            task = tasks.get(media_task_id)
+            if error is None and (task is None or not task.status.is_terminal):
+                error = MediaProviderError(
+                    f"{media_task_id} has ended, but {self.hook.conn_type} does not show it at present"
+                ).to_dict()
+            if error is not None:
+                # The task may yet end well: another try waits for it again.
+                self._save(request, dataclasses.replace(record, error=error))
+            elif task is not None:
+                self._end(request, record, task)
+
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="landing") as pool:
+            for done in [pool.submit(settle, one) for one in ended]:
+                done.result()
+
+    def _end(self, request: Request, record: Record, task: MediaTask) -> None:
+        """Lands what *task* made, if that is wanted, and notes what became of the request."""
+        ti = self.context["ti"]
+        arguments = record.arguments or {}
+        result = {
+            **dataclasses.replace(task, operation=record.operation).to_dict(),
+            "media_conn_id": record.media_conn_id,
+            "provider": record.provider,
+            "arguments": arguments,
+            "model": arguments.get("model"),
+            "submitted_at": record.submitted_after,
+            "finished_at": record.finished_at or _now(),
+            "made_by": {
+                **{
+                    name: getattr(ti, name)
+                    for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
+                },
+                "request": request.number,
+            },
+        }
+        error = task.error
+        if task.status is TaskStatus.SUCCEEDED and error is None and self.operator.save_to is not None:
+            try:
+                result = self._land(request, result, self.operator.save_to)
+            except MediaTaskError as trouble:
+                error = trouble
+        if error is not None:
+            self.log.warning("request %d: %s", request.number, error)
+        self._save(
+            request,
+            dataclasses.replace(
+                record,
+                phase="finished",
+                generation=self._generation,
+                finished_at=result["finished_at"],
+                result=result,
+                error=None if error is None else error.to_dict(),
+            ),
+        )
+
+    def _land(self, request: Request, result: dict[str, Any], save_to: str) -> dict[str, Any]:
+        ti = self.context["ti"]
+        mapped = ti.map_index is not None and ti.map_index >= 0
+        name = f"{ti.map_index}-{request.number}" if mapped else request.number
+        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": name}
+        (landed,) = storage.land(storage.made_of(result), storage.Destination(save_to, place), self.log)
+        by_index = {file["index"]: file for file in landed["files"]}
+        files = [{**file, **by_index.get(index, {})} for index, file in enumerate(result["files"])]
+        return {**result, "files": files}
+
+    # Telling.
+
+    def report(self) -> dict[str, Any]:
+        """Writes the results and returns the manifest; raises if the batch has not succeeded."""
+        lines = [self._line(request) for request in self.requests]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        storage.publish_text(text, self.results)
+        good = [line for line in lines if line["error"] is None]
+        bad = [line for line in lines if line["error"] is not None]
+        manifest = self._manifest(lines, good, bad)
+        self.log.info(
+            "%d of %d requests succeeded%s: %s",
+            len(good),
+            len(lines),
+            "".join(f", {count} {name}" for name, count in manifest["errors"].items()),
+            self.results,
+        )
+        self.operator.tell_of(
+            self.context, [document(self._result(line["number"]), line["files"]) for line in good]
+        )
+        try:
+            self._judge(good, bad)
+        except MediaTaskError as error:
+            self.context["ti"].xcom_push(key="media_batch", value=manifest)
+            self.context["ti"].xcom_push(key="media_error", value=error.to_dict())
+            raise
+        return manifest
+
+    def _result(self, number: int) -> Mapping[str, Any]:
+        record = self.records[number]
+        return record.result if record is not None and record.result is not None else {}
+
+    def _line(self, request: Request) -> dict[str, Any]:
+        number = request.number
+        record = self.records[number] if number in self.records else self._record(request)
+        self.records[number] = record
+        if record is None or record.fingerprint != self._fingerprint(request):
+            stop = self.stopped_by or MediaProviderError("it was not submitted")
+            record = None
+            error: dict[str, Any] | None = {**stop.to_dict(), "media_task_id": None}
+        else:
+            error = record.error
+        result = (record.result if record else None) or {}
+        status = result.get("status") or ("not submitted" if record is None else record.phase)
+        return {
+            "number": number,
+            "operation": request.operation,
+            "arguments": recordable(request.arguments),
+            "status": status,
+            "media_task_id": record.media_task_id if record else None,
+            "url": result.get("url"),
+            "urls": result.get("urls") or [],
+            "files": result.get("files") or [],
+            "cost": result.get("cost"),
+            "error": error,
+            "submitted_at": record.submitted_after if record and record.client_ref else None,
+            "finished_at": record.finished_at if record else None,
+        }
+
+    def _manifest(
+        self,
+        lines: Sequence[Mapping[str, Any]],
+        good: Sequence[Mapping[str, Any]],
+        bad: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        ti = self.context["ti"]
+        operations = {request.operation for request in self.requests}
+        paths = [file["path"] for line in good for file in line["files"] if file.get("path")]
+        return {
+            "results": str(self.results),
+            "total": len(lines),
+            "submitted": sum(line["media_task_id"] is not None for line in lines),
+            "succeeded": len(good),
+            "failed": len(bad),
+            "errors": dict(Counter(line["error"]["type"] for line in bad)),
+            "operation": operations.pop() if len(operations) == 1 else None,
+            "provider": self.hook.conn_type,
+            "media_conn_id": self.hook.media_conn_id,
+            "made_by": {
+                name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
+            },
+            "urls": [url for line in good for url in line["urls"]][:_URLS_IN_MANIFEST],
+            "paths": paths[:_URLS_IN_MANIFEST],
+        }
+
+    def _judge(self, good: Sequence[Mapping[str, Any]], bad: Sequence[Mapping[str, Any]]) -> None:
+        """Raises unless the batch has succeeded, as the operator's arguments have it."""
+        total = len(good) + len(bad)
+        first = f"; the first, request {bad[0]['number']}: {bad[0]['error']['message'][:500]}" if bad else ""
+        ti = self.context["ti"]
+        again = [line for line in bad if not isinstance(error_from_dict(line["error"]), _FINAL)]
+        if again and ti.try_number <= ti.max_tries:
+            raise MediaProviderError(
+                f"{len(again)} of {total} requests failed and may yet succeed: the next try submits them, and "
+                f"nothing else, again{first}"
+            )
+        if self.stopped_by is not None and not good:
+            raise self.stopped_by
+        wanted = self.operator.min_success
+        least = wanted * total if isinstance(wanted, float) else wanted
+        if len(good) < least or (bad and self.operator.on_partial_failure == FAIL):
+            raise MediaTaskFailed(
+                f"{len(bad)} of {total} requests failed, at least {least:g} had to succeed{first}"
+                if self.operator.on_partial_failure == KEEP
+                else f"{len(bad)} of {total} requests failed{first}",
+                code="partial_failure",
+            )
+
+
+def _waiting(request: Request, record: Record) -> list[Any]:
+    submitted = datetime.fromisoformat(record.submitted_after).timestamp()
+    return [request.number, record.media_task_id, request.operation, submitted]
+
+
+def _lines_of(path: str) -> list[Any]:
+    """The JSON objects of a file, one a line; empty lines are passed over."""
+    found = []
+    try:
+        with ObjectStoragePath(path).open("r", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        found.append(json.loads(line))
+                    except ValueError as error:
+                        raise MediaRequestError(
+                            f"requests: line {number} of {shown(path)} is no JSON object: {error}"
+                        ) from None
+    except MediaTaskError:
+        raise
+    except Exception as error:
+        # fsspec lets each store raise errors of its own.
+        raise MediaRequestError(
+            f"requests: {shown(path)} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise MediaRequestError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
+
+
+def _at_least_one(name: str, value: Any) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise MediaRequestError(f"{name} must be a whole number from 1, or None, got {shown(value)}")

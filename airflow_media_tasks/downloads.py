@@ -1,0 +1,353 @@
+"""From a URL to a local file: from an address that may be asked, whole, and never more than was agreed.
+
+A media URL comes from a provider, so nothing about it is trusted: not where it leads, not how much comes, not
+that it comes at all. No key, cookie or proxy of ours is used, and the connection goes to the very address
+that was checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tenacity
+
+from airflow_media_tasks import __version__
+from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTaskError
+
+
+CHUNK = 256 * 1024
+ATTEMPTS = 6
+"""How often one URL is asked, where a transfer breaks or the server has no time."""
+REDIRECTS = 5
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+"""Seconds; a server that sends nothing for so long has stalled."""
+RETRY_WAIT = 1.0
+"""Seconds before the second attempt; doubled each time, up to 20."""
+_PROGRESS_SECONDS = 10.0
+_INFLATED_BYTES, _INFLATED_RATIO = 64 * 1024**2, 100
+"""From so many bytes on, more than so many times what was sent is no media file."""
+_REFUSED = (401, 403, 404, 410)
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class UrlRefused(MediaTaskError):
+    """The server says that this URL is not, or no longer, good (401, 403, 404, 410)."""
+
+
+class _Broken(Exception):
+    """This attempt failed; another one may not."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What came: `content_type` as the server calls it (empty if it does not), `size` in bytes."""
+
+    content_type: str
+    size: int
+    sha256: str
+
+
+def is_web_address(url: str) -> bool:
+    """Whether *url* is an absolute http or https URL."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
+class AllowedHosts:
+    """Who may be asked besides the public internet.
+
+    :param text: host names, addresses and CIDR ranges, separated by commas: `cdn.internal, 10.2.0.0/16`.
+    :raises MediaRequestError: if a part is none of these.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._names: set[str] = set()
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        for part in filter(None, (part.strip().lower().rstrip(".") for part in text.split(","))):
+            try:
+                self._networks.append(ipaddress.ip_network(part, strict=False))
+            except ValueError:
+                if "/" in part or ":" in part:
+                    raise MediaRequestError(
+                        f"allowed_hosts: {shown(part)} is no host name, address or CIDR range (no scheme, "
+                        "no port)"
+                    ) from None
+                self._names.add(part)
+
+    def addresses_of(self, host: str, port: int) -> list[str]:
+        """Every address of *host*, all of them checked.
+
+        :raises MediaRequestError: if one of them is not public and not allowed.
+        """
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise _Broken(f"the host {shown(host)} has no address ({error.strerror})") from error
+        except UnicodeError as error:
+            raise MediaRequestError(f"{shown(host)} is no host name") from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for text in addresses:
+            address = ipaddress.ip_address(text)
+            by_name = host.lower().rstrip(".") in self._names
+            if not (by_name or is_public(address) or any(address in network for network in self._networks)):
+                raise MediaRequestError(
+                    f"{shown(host)} is {address}, which is not a public address, and nothing is downloaded "
+                    "from there; if it is yours, name it in the setting [media_tasks] allowed_hosts"
+                )
+        return addresses
+
+
+def is_public(address: Address) -> bool:
+    """Whether *address* is of the internet at large; one that stands for an IPv4 address is as that is."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast and not address.is_reserved
+    inner = address.ipv4_mapped or address.sixtofour
+    if address in _TRANSLATED:
+        inner = ipaddress.IPv4Address(address.packed[-4:])
+    return is_public(inner) if inner is not None else address.is_global and address in _UNICAST
+
+
+def download(
+    url: str, target: Path, allowed: AllowedHosts, max_size: int, stop: threading.Event, log: Any
+) -> Download:
+    """Downloads *url* into *target*, in several attempts if need be, going on where one broke.
+
+    :param max_size: bytes.
+    :param stop: set when nobody wants the file any more.
+    :raises UrlRefused: if the server says that the URL is not good.
+    :raises MediaRequestError: if the address may not be asked, or the file is larger than *max_size*.
+    :raises MediaProviderError: if no attempt brought the whole file.
+    """
+    transfer = _Transfer(url, target, allowed, max_size, stop, log)
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((_Broken, httpx.TransportError)),
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(stop),
+        wait=tenacity.wait_exponential(multiplier=RETRY_WAIT, max=20) + tenacity.wait_random(0, RETRY_WAIT),
+        sleep=tenacity.sleep_using_event(stop),
+        before_sleep=lambda state: log.info(
+            "download of %s broke after %d bytes (%s); attempt %d of %d follows",
+            shown(url, 300),
+            transfer.size,
+            state.outcome and _words(state.outcome.exception()),
+            state.attempt_number + 1,
+            ATTEMPTS,
+        ),
+        reraise=True,
+    )
+    try:
+        return attempts(transfer.attempt)
+    except (_Broken, httpx.HTTPError, httpx.InvalidURL) as error:
+        raise MediaProviderError(f"download of {shown(url, 300)} broke: {_words(error)}") from error
+
+
+class _Transfer:
+    """One file on its way, over as many attempts as it takes."""
+
+    def __init__(
+        self, url: str, target: Path, allowed: AllowedHosts, max_size: int, stop: threading.Event, log: Any
+    ) -> None:
+        self._url, self._target, self._allowed = url, target, allowed
+        self._max_size, self._stop, self._log = max_size, stop, log
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self.size = 0
+        self._digest = hashlib.sha256()
+        self._validator: str | None = None
+        self._total: int | None = None
+        self._target.write_bytes(b"")
+
+    def attempt(self) -> Download:
+        """Asks once, for what is still missing if the server can tell that it is the same file."""
+        headers = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept-Encoding": "identity"}
+        if self.size and self._validator:
+            headers |= {"Range": f"bytes={self.size}-", "If-Range": self._validator}
+        with _reply(httpx.URL(self._url), headers, self._allowed) as reply:
+            status = reply.status_code
+            if status in _REFUSED:
+                raise UrlRefused(f"answers HTTP {status}")
+            if status in (408, 429) or status >= 500:
+                raise _Broken(f"HTTP {status}")
+            if status == 206 and self._goes_on(reply):
+                self._log.info("%s goes on at byte %d", shown(self._url, 300), self.size)
+            elif status == 200:
+                self._begin_again()
+                self._total = _whole_number(reply.headers.get("content-length"))
+                self._validator = _validator(reply)
+            elif status in (206, 416):
+                self._begin_again()
+                raise _Broken(f"HTTP {status} with a part that was not asked for")
+            else:
+                raise MediaProviderError(f"download of {shown(self._url, 300)} is answered by HTTP {status}")
+            self._receive(reply)
+            kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self.size == 0:
+            raise MediaProviderError(f"{shown(self._url, 300)} is an empty file")
+        return Download(kind, self.size, self._digest.hexdigest())
+
+    def _goes_on(self, reply: httpx.Response) -> bool:
+        """Whether a partial *reply* begins where we stopped, in the same file."""
+        place, _, total = reply.headers.get("content-range", "").partition("/")
+        etag = reply.headers.get("etag")
+        return bool(
+            self.size
+            and place.strip().lower().startswith(f"bytes {self.size}-")
+            and (etag is None or etag == self._validator or not (self._validator or "").startswith('"'))
+            and "content-encoding" not in reply.headers
+            and (self._total is None or _whole_number(total) in (None, self._total))
+        )
+
+    def _receive(self, reply: httpx.Response) -> None:
+        """Appends what comes to the file."""
+        encoding = reply.headers.get("content-encoding", "").strip().lower()
+        chunks = reply.iter_raw(CHUNK)
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            # Not httpx's own decoder: it unpacks a piece of any size at once.
+            self._total, self._validator, chunks = None, None, _inflated(chunks)
+        elif encoding not in ("", "identity"):
+            raise MediaProviderError(
+                f"{shown(self._url, 300)} comes compressed by {shown(encoding)}, which was not asked for"
+            )
+        self._check_size(self._total or 0)
+        reported = time.monotonic()
+        with self._target.open("ab") as part:
+            for chunk in chunks:
+                if self._stop.is_set():
+                    raise MediaProviderError(f"download of {shown(self._url, 300)} was given up")
+                self._check_size(self.size + len(chunk))
+                part.write(chunk)
+                self._digest.update(chunk)
+                self.size += len(chunk)
+                if encoding:
+                    self._check_ratio(reply.num_bytes_downloaded)
+                if time.monotonic() - reported > _PROGRESS_SECONDS:
+                    reported = time.monotonic()
+                    whole = f"{self._total / 1024**2:.0f}" if self._total else "?"
+                    self._log.info("%.0f of %s MiB of %s", self.size / 1024**2, whole, shown(self._url, 300))
+        if self._total is not None and self.size != self._total:
+            raise _Broken(f"{self.size} bytes came where {self._total} were announced")
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_size:
+            raise MediaRequestError(
+                f"{shown(self._url, 300)} is larger than {self._max_size} bytes, the setting [media_tasks] "
+                "max_file_size; it was not downloaded",
+                code="too_large",
+            )
+
+    def _check_ratio(self, sent: int) -> None:
+        if self.size > max(_INFLATED_BYTES, _INFLATED_RATIO * sent):
+            raise MediaProviderError(
+                f"{shown(self._url, 300)} unpacks to more than {_INFLATED_RATIO} times what was sent: no "
+                "media file does, so it was stopped",
+                code="decompression_bomb",
+            )
+
+
+@contextlib.contextmanager
+def _reply(url: httpx.URL, headers: dict[str, str], allowed: AllowedHosts) -> Iterator[httpx.Response]:
+    """The answer to a GET, after redirects, each of which is checked as the first address was."""
+    for _ in range(REDIRECTS + 1):
+        if url.scheme not in ("http", "https") or not url.host:
+            raise MediaRequestError(f"only http and https URLs can be downloaded, got {shown(str(url))}")
+        with _ask(url, headers, allowed) as reply:
+            if not reply.has_redirect_location:
+                yield reply
+                return
+            target = url.join(reply.headers["location"])
+        if url.scheme == "https" and target.scheme == "http":
+            raise MediaProviderError(f"{shown(str(url), 300)} redirects from https to http")
+        url = target
+    raise MediaProviderError(f"more than {REDIRECTS} redirects, the last to {shown(str(url), 300)}")
+
+
+@contextlib.contextmanager
+def _ask(url: httpx.URL, headers: dict[str, str], allowed: AllowedHosts) -> Iterator[httpx.Response]:
+    """The answer of *url* itself, from an address that was checked.
+
+    The client is new each time, so that no cookie goes along, and no connection on which the certificate of
+    one name was checked is used for another name at the same address.
+    """
+    addresses = allowed.addresses_of(url.host, url.port or (443 if url.scheme == "https" else 80))
+    with httpx.Client(verify=_tls(), trust_env=False, timeout=TIMEOUT) as client:
+        for number, address in enumerate(addresses, 1):
+            request = client.build_request(
+                "GET",
+                url.copy_with(host=address, userinfo=b""),
+                headers={**headers, "Host": url.netloc.decode("ascii")},
+                extensions={"sni_hostname": url.raw_host.decode("ascii").rstrip(".")},
+            )
+            try:
+                reply = client.send(request, stream=True)
+                break
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+        try:
+            yield reply
+        finally:
+            reply.close()
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One for all: to read the certificates takes longer than to use them."""
+    return httpx.create_ssl_context()
+
+
+def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """*chunks* of gzip or zlib, unpacked in pieces of at most CHUNK bytes."""
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    for chunk in chunks:
+        rest = chunk
+        while True:
+            if unpacker.eof and rest:
+                unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+            try:
+                piece = unpacker.decompress(rest, CHUNK)
+            except zlib.error as error:
+                raise _Broken(f"what is said to be compressed is not ({error})") from error
+            rest = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+            if piece:
+                yield piece
+            if not rest and len(piece) < CHUNK:
+                break
+    if not unpacker.eof:
+        raise _Broken("the compressed data end too early")
+
+
+def _validator(reply: httpx.Response) -> str | None:
+    """What an interrupted transfer can be continued by, if the server says that it can."""
+    if reply.headers.get("accept-ranges", "").strip().lower() != "bytes":
+        return None
+    etag: str = reply.headers.get("etag", "")
+    return etag if etag.startswith('"') else reply.headers.get("last-modified")
+
+
+def _whole_number(text: str | None) -> int | None:
+    return int(text) if text and text.strip().isdecimal() else None
+
+
+def _words(error: BaseException | None) -> str:
+    """What *error* says, or at least its name; a server's words are bounded and harmless."""
+    return shown(str(error), 300)[1:-1] if error and str(error) else type(error).__name__

@@ -1,0 +1,104 @@
+"""Where a file comes from: one document, beside the file, on the asset's event and in lineage.
+
+    {media_task_id, media_conn_id, provider, operation, model, arguments, cost, submitted_at, finished_at,
+     landed_at, made_by: {dag_id, run_id, task_id, map_index, try_number},
+     files: [{kind, url, path, sha256, size, content_type, width, height, duration, ...}]}
+
+Times are ISO 8601, UTC. What is not known is null: of a plain URL nobody knows who made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.sdk import Asset, AssetAlias, Context
+
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+
+MADE = (
+    "media_conn_id",
+    "provider",
+    "operation",
+    "model",
+    "arguments",
+    "cost",
+    "submitted_at",
+    "finished_at",
+)
+"""What a result says of how its files were made."""
+
+
+def document(
+    result: Mapping[str, Any], files: Sequence[Mapping[str, Any]], landed_at: str | None = None
+) -> dict[str, Any]:
+    """The provenance of *files*, which *result* (as an operator returns it) tells of."""
+    return {
+        "media_task_id": result.get("id"),
+        **{name: result.get(name) for name in MADE},
+        "landed_at": landed_at,
+        "made_by": result.get("made_by"),
+        "files": [dict(file) for file in files],
+    }
+
+
+def together(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One document of several tasks' files: what the tasks have in common, and all files."""
+    first = documents[0]
+    same = {name: all(one[name] == value for one in documents) for name, value in first.items()}
+    return {
+        **{name: value if same[name] else None for name, value in first.items()},
+        "files": [file for one in documents for file in one["files"]],
+    }
+
+
+def emit(context: Context, outlets: Iterable[Any], documents: Sequence[Mapping[str, Any]]) -> None:
+    """Puts the provenance on the events of the task's declared *outlets*.
+
+    An `Asset` gets one event that tells of all files; an `AssetAlias` one asset, with an event, for each
+    landed file.
+    """
+    for outlet in outlets:
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra = together(documents)
+        elif isinstance(outlet, AssetAlias):
+            for one in documents:
+                for file in one["files"]:
+                    if file.get("path"):
+                        extra = {**one, "files": [file]}
+                        context["outlet_events"][outlet].add(Asset(uri=file["path"]), extra=extra)
+
+
+def lineage(documents: Sequence[Mapping[str, Any]]) -> OperatorLineage[Any, Any] | None:
+    """OpenLineage's account of what was landed: the files as outputs, who made them as a facet of the run.
+
+    None where Airflow's OpenLineage provider is not installed.
+    """
+    try:
+        import attr  # noqa: PLC0415  # it comes with OpenLineage, which is not there for everybody
+        from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415  # as above
+        from openlineage.client.event_v2 import Dataset  # noqa: PLC0415  # as above
+        from openlineage.client.facet_v2 import RunFacet  # noqa: PLC0415  # as above
+    except ImportError:
+        return None
+
+    @attr.define
+    class MediaTasksRunFacet(RunFacet):
+        tasks: list[dict[str, Any]] = attr.field(factory=list)
+
+    said = ("media_task_id", "provider", "operation", "model", "cost")
+    tasks = [{name: one[name] for name in said} for one in documents]
+    paths = [urlsplit(file["path"]) for one in documents for file in one["files"] if file.get("path")]
+    return OperatorLineage(
+        outputs=[
+            Dataset(namespace="file", name=path.path)
+            if path.scheme == "file"
+            else Dataset(namespace=f"{path.scheme}://{path.netloc}", name=path.path.lstrip("/"))
+            for path in paths
+        ],
+        run_facets={"media_tasks": MediaTasksRunFacet(tasks=tasks)},
+    )
