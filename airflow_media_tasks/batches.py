@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -375,7 +374,10 @@ class _Batch:
                 submitters = [pool.submit(self._submit_some, todo, accepted, refused) for _ in range(threads)]
             for submitter in submitters:
                 submitter.result()
-        state.waiting.extend(accepted)
+        for one in accepted:
+            # From now on it is waited for: the others' submission may have taken a while.
+            one[-1] = time.time()
+        state.waiting = sorted([*state.waiting, *accepted])
         state.left = sorted([*todo, *later])
         if accepted:
             state.refused_since, state.refusals = None, 0
@@ -660,7 +662,7 @@ class _Batch:
 
 def _waiting(request: Request, record: Record) -> list[Any]:
     submitted = datetime.fromisoformat(record.submitted_after).timestamp()
-    return [request.number, record.media_task_id, request.operation, submitted]
+    return [request.number, record.media_task_id, request.operation, submitted, time.time()]
 
 
 def _lines_of(path: str) -> list[Any]:

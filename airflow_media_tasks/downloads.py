@@ -30,6 +30,7 @@ from airflow_media_tasks.task import MediaProviderError, MediaRequestError, Medi
 
 
 CHUNK = 256 * 1024
+"""Bytes that are unpacked at once, of what comes compressed."""
 ATTEMPTS = 6
 """How often one URL is asked, where a transfer breaks or the server has no time."""
 REDIRECTS = 5
@@ -220,7 +221,7 @@ class _Transfer:
     def _receive(self, reply: httpx.Response) -> None:
         """Appends what comes to the file."""
         encoding = reply.headers.get("content-encoding", "").strip().lower()
-        chunks = reply.iter_raw(CHUNK)
+        chunks = reply.iter_raw()
         if encoding in ("gzip", "x-gzip", "deflate"):
             # Not httpx's own decoder: it unpacks a piece of any size at once.
             self._total, self._validator, chunks = None, None, _inflated(chunks)

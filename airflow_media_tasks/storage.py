@@ -458,6 +458,7 @@ def _publish(part: Path, path: ObjectStoragePath) -> None:
 
 
 def publish_text(text: str, path: ObjectStoragePath) -> None:
+    """Writes *text* to *path*, as a whole or not at all."""
     """Lets *text* appear at *path*, as a whole."""
     with _part(path) as part:
         part.write_text(text, encoding="utf-8")

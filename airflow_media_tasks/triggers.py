@@ -297,12 +297,12 @@ class MediaBatchTrigger(_CancelsWhenKilled):
     the wait has ended and not the task, else null), and the arguments as they then are. No results: whoever
     resumes reads them.
 
-    :param waiting: `[number, media_task_id, operation, submitted_at]` of each request that is under way;
-        submitted_at in unix seconds.
+    :param waiting: `[number, media_task_id, operation, submitted_at, since]` of each request that is under
+        way: when it was submitted and since when this try waits for it, in unix seconds.
     :param left: numbers of the requests that are yet to be submitted.
     :param media_conn_id: the account.
     :param poll_interval: seconds between two looks.
-    :param timeout: seconds after its submission for which each is waited for.
+    :param timeout: seconds for which each is waited for.
     :param queue_timeout: the same for one that the provider has not begun yet, or None.
     :param wake_after: how many must have ended.
     :param until: unix seconds at which it fires in any case, because a refused submission may be tried again.
@@ -356,7 +356,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
     @property
     def media_task_ids(self) -> Sequence[str]:
         """All that are under way."""
-        return [media_task_id for _, media_task_id, _, _ in self.waiting]
+        return [one[1] for one in self.waiting]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields the one event and returns at once."""
@@ -389,7 +389,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         return {
             "ended": [
                 [number, media_task_id, _error_of(ended[number])]
-                for number, media_task_id, _, _ in self.waiting
+                for number, media_task_id, *_ in self.waiting
                 if number in ended
             ],
             "waiting": [one for one in self.waiting if one[0] not in ended],
@@ -399,13 +399,13 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         }
 
     def _trigger_of(self, waiting: list[Any]) -> MediaTaskTrigger:
-        _, media_task_id, operation, submitted_at = waiting
+        _, media_task_id, operation, submitted_at, since = waiting
         return MediaTaskTrigger(
             media_task_id,
             self.media_conn_id,
             self.poll_interval,
-            submitted_at + self.timeout,
-            None if self.queue_timeout is None else submitted_at + self.queue_timeout,
+            since + self.timeout,
+            None if self.queue_timeout is None else since + self.queue_timeout,
             operation,
             submitted_at,
         )

@@ -166,7 +166,7 @@ def test_nothing_imports_the_simulator() -> None:
 @pytest.mark.parametrize("library", ["httpx", "tenacity", "aiohttp", "httpx_aiohttp"])
 def test_http_is_in_few_places(library: str) -> None:
     """The day on which httpx is replaced is to be a small diff."""
-    allowed = {"airflow_media_tasks.hooks.conversations", "airflow_media_tasks.storage"}
+    allowed = {"airflow_media_tasks.hooks.conversations", "airflow_media_tasks.downloads"}
     outside = {name for name in importers_of(library) if ".simulator" not in name}
     assert outside <= allowed
     assert library in ("aiohttp", "httpx_aiohttp", "tenacity") or outside == allowed
@@ -184,6 +184,8 @@ def test_values_know_neither_airflow_nor_a_provider() -> None:
         ("triggers", ["operators", "sensors", "submission", "storage", "waiting"]),
         ("submission", ["operators", "sensors", "triggers", "waiting"]),
         ("storage", ["operators", "sensors", "triggers", "submission", "waiting"]),
+        ("downloads", ["operators", "sensors", "triggers", "submission", "waiting", "provenance"]),
+        ("provenance", ["triggers", "submission", "waiting", "downloads", "verification"]),
         ("waiting", ["operators", "sensors", "submission", "storage"]),
         ("hooks.base", ["operators", "sensors", "triggers", "submission", "storage", "waiting"]),
         ("hooks.conversations", ["operators", "sensors", "triggers", "submission", "storage", "hooks.base"]),

@@ -53,6 +53,10 @@ class Words:
     def __contains__(self, name: str) -> bool:
         return name in self.found
 
+    def without(self, name: str) -> Words:
+        """The same words but for *name*."""
+        return Words({other: word for other, word in self.found.items() if other != name})
+
     def text(self, name: str) -> str | None:
         """The value of the word *name*, or None if the request has no such word."""
         word = self.found.get(name)
