@@ -45,6 +45,8 @@ HOOK_LIFETIME = 600.0
 """Seconds for which a connection, once looked up, is taken to be unchanged."""
 SWEEP_FROM = 20
 """Waiting tasks of one group from which on the provider's list, if it has one, is cheaper than each alone."""
+BARREN_PER = 50
+"""Waiting tasks for each page of a list that may be read in vain."""
 LISTED_AT_ONCE = 500
 """Tasks on the pages of a list that are read at the same time."""
 UNSEEN_ROUNDS = 6
@@ -262,7 +264,7 @@ class Poller:
                 elif len(self._requests) >= (1 if self.trouble else hook.max_connections):
                     await self._sleep(None)
                 else:
-                    self._ask_next(hook, key, now)
+                    self._ask_next(hook, key, due, now)
             while self._requests and self._count:
                 await self._sleep(None)
             if not self._count:
@@ -273,7 +275,7 @@ class Poller:
                 request.cancel()
             await asyncio.gather(*self._requests, return_exceptions=True)
 
-    def _ask_next(self, hook: MediaHook, key: str, now: float) -> None:
+    def _ask_next(self, hook: MediaHook, key: str, due: float, now: float) -> None:
         group = self._groups[key]
         coroutine: Coroutine[Any, Any, None]
         if self._sweeps(hook, group, now) and (group.next_sweep is None or group.next_sweep <= now):
@@ -287,7 +289,8 @@ class Poller:
                 return
             coroutine = self._ask(hook, group, batch)
             gap = self._gap(hook, min(watch.interval for watch in batch), now)
-        self._next_request = max(self._next_request, now - max(gap, BURST)) + gap
+        # What was kept waiting by requests under way is made up for, but not all that an outage held up.
+        self._next_request = max(self._next_request, due, now - 4 * BURST) + gap
         request = asyncio.get_running_loop().create_task(coroutine)
         self._requests.add(request)
         request.add_done_callback(self._request_ended)
@@ -374,8 +377,8 @@ class Poller:
                 seen: set[str] = set()
                 page, pages, barren, more = 0, 1, 0, True
                 # The order of a list is nobody's promise: what it hides is asked for by itself, later.
-                # Nor may reading the list cost more than asking for each task.
-                while more and barren <= 1 and missing > 0 and page <= len(group.watches):
+                # Nor may a list that shows nothing cost more than a fraction of asking for each task.
+                while more and missing > 0 and barren <= (patience := max(missing // BARREN_PER, 1)):
                     reads = [hook.aread_page(group.key, word, page + n) for n in range(pages)]
                     answers = await asyncio.gather(*reads, return_exceptions=True)
                     for answer in answers:
@@ -388,9 +391,9 @@ class Poller:
                         barren += -1 if shown else 1
                         more = more and answer[1] and bool(fresh)
                     page += pages
-                    # More at once as more of them show something; reading them must not hold up the loop.
+                    # Several at once, but no more than can be of use, nor so many that they hold up the loop.
                     useful = math.ceil(min(missing, LISTED_AT_ONCE) * page / max(len(seen), 1))
-                    pages = max(min(-barren, useful, hook.max_connections), 1)
+                    pages = max(min(useful, hook.max_connections, patience + 1 - barren), 1)
         except Exception as raised:  # noqa: BLE001  # as for a batch
             # Whether the account is the trouble or only its list: asking for each task by itself will tell.
             if isinstance(raised, MediaRateLimitError):

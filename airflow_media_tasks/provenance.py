@@ -70,7 +70,14 @@ def emit(context: Context, outlets: Iterable[Any], documents: Sequence[Mapping[s
                 for file in one["files"]:
                     if file.get("path"):
                         extra = {**one, "files": [file]}
-                        context["outlet_events"][outlet].add(Asset(uri=file["path"]), extra=extra)
+                        context["outlet_events"][outlet].add(Asset(uri=uri_of(file["path"])), extra=extra)
+
+
+def uri_of(path: str) -> str:
+    """*path*, as an object storage path is written, without the connection in it (`s3://conn@bucket/...`)."""
+    scheme, mark, rest = path.partition("://")
+    place, slash, key = rest.partition("/")
+    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{key}"
 
 
 def lineage(documents: Sequence[Mapping[str, Any]]) -> OperatorLineage[Any, Any] | None:
@@ -92,7 +99,7 @@ def lineage(documents: Sequence[Mapping[str, Any]]) -> OperatorLineage[Any, Any]
 
     said = ("media_task_id", "provider", "operation", "model", "cost")
     tasks = [{name: one[name] for name in said} for one in documents]
-    paths = [urlsplit(file["path"]) for one in documents for file in one["files"] if file.get("path")]
+    paths = [urlsplit(uri_of(file["path"])) for one in documents for file in one["files"] if file.get("path")]
     return OperatorLineage(
         outputs=[
             Dataset(namespace="file", name=path.path)

@@ -136,7 +136,7 @@ class Destination:
             self._name(0, MediaFile("file", ""), None, ".png")
         except (ValueError, KeyError, IndexError, AttributeError) as error:
             raise MediaRequestError(
-                f"destination {shown(text, 300)} is no template, whose fields are {', '.join(FIELDS)}: {error}"
+                f"destination {shown(text, 300)} is no template of the fields {', '.join(FIELDS)}: {error}"
             ) from None
         try:
             folder = self._at(text.partition("{")[0].rpartition("/")[0] + "/")

@@ -116,6 +116,7 @@ class Contender:
     :param word: the simulator's word by which a task's end is set.
     :param requests_are_polls: whether each request asks for one task.
     :param warm_up: seconds from the last one's start until all poll steadily.
+    :param window: seconds in which CPU and requests are counted.
     """
 
     label: str
@@ -126,6 +127,7 @@ class Contender:
     word: str = "seconds"
     requests_are_polls: bool = True
     warm_up: float = 3.0
+    window: float = 10.0
 
 
 def _ours(prefix: str, conn: str) -> Callable[[str, str], BaseTrigger]:
@@ -167,6 +169,7 @@ CONTENDERS = {
         {"prompt": "PROMPT"},
         _ours("videos/text2video/", "bench_kling"),
         requests_are_polls=False,
+        window=20.0,
     ),
     "vap": Contender(
         "ours, VAP (lists of ended tasks, 50 a page)",
@@ -175,6 +178,8 @@ CONTENDERS = {
         _VAP,
         _ours("", "bench_vap"),
         requests_are_polls=False,
+        warm_up=30.0,  # what no list shows is asked for alone, each sixth interval
+        window=20.0,
     ),
     "single": Contender(
         "ours, single reads (VAP operations, which have no list)",

@@ -31,7 +31,6 @@ from contenders import CONTENDERS, INTERVAL, Contender, use
 
 
 TICK = 0.005
-WINDOW = 10.0  # seconds in which CPU and requests are counted
 PATIENCE = 15.0  # seconds after the last task's end
 WARM = 25  # tasks that are waited for and given up before anything is measured, enough for a list to be read
 PROCESS = psutil.Process()
@@ -76,11 +75,13 @@ async def ticking() -> AsyncIterator[tuple[list[float], list[int]]]:
 
     async def tick() -> None:
         loop = asyncio.get_running_loop()
+        sampled = 0.0
         while True:
             due = loop.time() + TICK
             await asyncio.sleep(TICK)
             lags.append(loop.time() - due)
-            if len(lags) % 100 == 0:
+            if due > sampled + 0.5:
+                sampled = due
                 files.append(PROCESS.num_fds())
 
     ticker = asyncio.create_task(tick())
@@ -120,11 +121,11 @@ async def measure(contender: Contender, url: str, simulator: int, ends: dict[str
 
     asked_before, sent_before = told(), await asyncio.to_thread(requests, url, contender.provider)
     simulator_before, began, cpu_before = cpu_seconds(simulator), time.monotonic(), time.process_time()
-    await asyncio.sleep(WINDOW)
+    await asyncio.sleep(contender.window)
     cpu, took = time.process_time() - cpu_before, time.monotonic() - began
     simulator_cpu = cpu_seconds(simulator) - simulator_before
     sent = await asyncio.to_thread(requests, url, contender.provider) - sent_before
-    asked = told() - asked_before
+    asked, files_waiting = told() - asked_before, PROCESS.num_fds()
     gc.collect()
     memory = PROCESS.memory_info().rss - memory_before
 
@@ -160,7 +161,7 @@ async def measure(contender: Contender, url: str, simulator: int, ends: dict[str
         "detect_p99": percentile(fired, 0.99),
         "fired": len(fired),
         "memory_kib": memory / count / 1024,
-        "sockets": max(files, default=files_before) - files_before,
+        "sockets": max(files_waiting, *files) - files_before,
         "simulator_waiting": simulator_cpu / took,
         "simulator_ending": simulator_ends,
     }

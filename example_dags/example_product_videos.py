@@ -1,7 +1,7 @@
 """Turn a table of products into images, and each image into a video.
 
 Every product is one copy of a task group: VAP makes its image, Luma (hosted by AceData) sets that image in
-motion, and both files land in storage before their URLs expire. All products wait for their providers at the
+motion, and each task lands its own file in storage before the URL expires. All products wait for their providers at the
 same time, and none of them holds a worker slot while it waits.
 
 Connections: `vap_default`, `acedata_default`. Files: `<MEDIA_OUTPUT>/products/<sku>.png` and `.mp4`.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from airflow.sdk import dag, task, task_group
 
-from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator, GenerateVideoOperator
+from airflow_media_tasks.operators import GenerateImageOperator, GenerateVideoOperator
 
 
 PRODUCTS = Path(__file__).with_name("products.csv")
@@ -42,17 +42,16 @@ def example_product_videos() -> None:
     @task_group(default_args={"map_index_template": SKU})
     def product(sku: str, name: str, scene: str, motion: str, png: str, mp4: str) -> None:
         image = GenerateImageOperator(
-            task_id="image", media_conn_id="vap_default", prompt=scene, aspect_ratio="1:1"
+            task_id="image", media_conn_id="vap_default", prompt=scene, aspect_ratio="1:1", save_to=png
         )
-        video = GenerateVideoOperator(
+        GenerateVideoOperator(
             task_id="video",
             media_conn_id="acedata_default",
             operation="luma/image_to_video",
             prompt=motion,
             image_url=image.output["url"],
+            save_to=mp4,
         )
-        DownloadMediaOperator(task_id="land_image", media=image.output, destination=png)
-        DownloadMediaOperator(task_id="land_video", media=video.output, destination=mp4)
 
     product.expand_kwargs(products())
 

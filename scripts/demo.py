@@ -141,7 +141,7 @@ def cost_of(media: Json) -> str:
 
 
 def read_results(airflow: Deployment, dag_id: str, run_id: str) -> tuple[list[Line], list[Json]]:
-    """Return the table's lines, and the landed files as the download operator lists them."""
+    """Return the table's lines, and the landed files as the operators list them."""
     media: list[tuple[Json, Json]] = []
     files: list[Json] = []
     lines: list[Line] = []
@@ -151,6 +151,7 @@ def read_results(airflow: Deployment, dag_id: str, run_id: str) -> tuple[list[Li
         value = airflow.xcom(dag_id, run_id, instance["task_id"], map_index=instance["map_index"])
         if isinstance(value, dict) and "media_conn_id" in value:
             media.append((instance, value))
+            files += [file for file in value["files"] if "path" in file]
         elif isinstance(value, dict) and "paths" in value:
             files += value["files"]
     for instance, made in media:

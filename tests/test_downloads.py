@@ -1,4 +1,4 @@
-"""From a URL to a local file: which addresses are asked, and what comes of a server that does not play along."""
+"""From a URL to a local file: which addresses are asked, and what comes of a server that does not obey."""
 
 from __future__ import annotations
 
@@ -147,7 +147,9 @@ def test_one_private_address_of_a_name_is_enough(
 ) -> None:
     """A name that is public and private at once is asked at neither."""
     resolves_to(monkeypatch, "1.1.1.1", "127.0.0.1")
-    with pytest.raises(MediaRequestError, match="'cdn.example' is 127.0.0.1, which is not a public address"):
+    with pytest.raises(
+        MediaRequestError, match=r"'cdn\.example' is 127\.0\.0\.1, which is not a public address"
+    ):
         fetch(f"http://cdn.example:{hostile.server_port}/plain/1", tmp_path / "x", allowed=AllowedHosts(""))
     assert hostile.seen == []
 
@@ -249,9 +251,9 @@ def test_a_certificate_is_checked_against_the_name(
     with served(SIZE, secured(authority, "cdn.example")) as server:
         got = fetch(f"https://cdn.example:{server.server_port}/plain/1", tmp_path / "x")
         assert got.sha256 == hashlib.sha256(server.content(1)).hexdigest()
-        with pytest.raises(MediaProviderError, match="(?i)hostname mismatch"):
+        with pytest.raises(MediaProviderError, match=r"(?i)hostname mismatch"):
             fetch(f"https://other.example:{server.server_port}/plain/1", tmp_path / "x")
-        with pytest.raises(MediaProviderError, match="(?i)IP address mismatch"):
+        with pytest.raises(MediaProviderError, match=r"(?i)IP address mismatch"):
             fetch(f"https://127.0.0.1:{server.server_port}/plain/1", tmp_path / "x")
         assert [path for path, _ in server.seen] == ["/plain/1"]
 
@@ -259,7 +261,7 @@ def test_a_certificate_is_checked_against_the_name(
 def test_a_certificate_of_nobody_is_refused(tmp_path: Path) -> None:
     """Who signed it matters."""
     with served(SIZE, secured(trustme.CA(), "127.0.0.1")) as server:
-        with pytest.raises(MediaProviderError, match="(?i)certificate"):
+        with pytest.raises(MediaProviderError, match=r"(?i)certificate"):
             fetch(f"{server.url}/plain/1", tmp_path / "x")
         assert server.seen == []
 

@@ -112,7 +112,7 @@ def result_of(url: str, number: int, gone: bool = False) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the highest use of memory")
 def test_two_hundred_files(tmp_path: Path, record_property: Any) -> None:
-    """What should land lands byte for byte, the rest is a clear error, nothing half-written, in little memory."""
+    """What should land does, byte for byte; the rest is a clear error; nothing is left half-written."""
     with served(SIZE) as server:
         ways = [way for way, count in LANDS.items() for _ in range(count)]
         good = [result_of(f"{server.url}/{way}/{number}", number) for number, way in enumerate(ways)]

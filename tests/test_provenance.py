@@ -197,7 +197,7 @@ def test_lineage_says_what_landed_where(
         "model": "kling-v2",
         "cost": result["cost"],
     }
-    s3 = provenance.lineage([{**dict.fromkeys(KEYS), "files": [{"path": "s3://bucket/a/b.png"}]}])
+    s3 = provenance.lineage([{**dict.fromkeys(KEYS), "files": [{"path": "s3://conn@bucket/a/b.png"}]}])
     assert s3 is not None
     assert [(output.namespace, output.name) for output in s3.outputs] == [("s3://bucket", "a/b.png")]
 

@@ -271,7 +271,7 @@ class Vap(Provider):
         tasks = [
             task
             for task in reversed(call.account.tasks)
-            if task.is_visible(now) and wanted in (None, _word(task, now))
+            if wanted in (None, _word(task, now)) and task.is_visible(now)
         ]
         page = tasks[offset : offset + limit]
         return Reply(

@@ -77,12 +77,12 @@ def test_product_videos(
     wait_until_deferred(12)
     simulator.advance(1000)
     for _ in airflow.ticks(120.0, 0.5):
-        if run.states("product.land_image") == ["success"] * 12:
+        if run.states("product.image") == ["success"] * 12:
             break
     wait_until_deferred(12)
     simulator.advance(1000)
     assert run.end() == "success"
-    for task in ("image", "video", "land_image", "land_video"):
+    for task in ("image", "video"):
         assert run.states(f"product.{task}") == ["success"] * 12
 
     ledger = simulator.ledger()
@@ -98,8 +98,8 @@ def test_product_videos(
         assert (video["status"], video["operation"]) == ("succeeded", "luma/image_to_video")
         assert product["scene"] in requests[image["id"]]["params"].values()
         assert image["url"] in requests[video["id"].removeprefix("luma/")].values()
-        for task, suffix in (("land_image", "png"), ("land_video", "mp4")):
-            (file,) = run.result(f"product.{task}", index)["files"]
+        for made, suffix in ((image, "png"), (video, "mp4")):
+            file = next(file for file in made["files"] if "path" in file)
             assert is_sound(file, output / "products" / f"{product['sku']}.{suffix}")
         if index % 4 == 0:
             assert video["id"] in run.log("product.video", index)
@@ -111,19 +111,20 @@ def test_product_videos(
 def runs(
     airflow: Deployment, simulator: Simulator, wait_until_deferred: Callable[[int], None]
 ) -> dict[str, Run]:
-    """Runs of the other examples: their thirteen tasks wait together, then the clock moves."""
+    """Runs of the other examples: their fourteen tasks wait together, then the clock moves."""
     simulator.reset()
     started = {
         "kling": Run(airflow, "example_kling_text_to_video", prompt="A tin robot waters a fern", duration=10),
         "veo": Run(airflow, "example_veo_batch"),
         "wait": Run(airflow, "example_wait_for_task"),
         "once": Run(airflow, "example_paid_once"),
+        "new": Run(airflow, "example_new_video", prompt="A heron takes off"),
     }
     for name in OPERATIONS:
         started[name] = Run(
             airflow, "example_same_dag_any_provider", media_conn_id=name, prompt=f"A fox by {name}"
         )
-    wait_until_deferred(1 + 5 + 1 + 3 + 3)
+    wait_until_deferred(1 + 5 + 1 + 3 + 1 + 3)
     simulator.advance(1000)
     return started
 
@@ -200,3 +201,35 @@ def test_paid_once(runs: dict[str, Run], simulator: Simulator, output: Path) -> 
     files = [run.result("download", index)["files"][0] for index in range(3)]
     assert all(Path(file["path"].removeprefix("file://")).is_relative_to(output) for file in files)
     assert all(is_sound(file, Path(file["path"].removeprefix("file://"))) for file in files)
+
+
+def test_new_video(airflow: Deployment, runs: dict[str, Run], simulator: Simulator, output: Path) -> None:
+    """A video that has landed starts another DAG, which reads from the event what it is and what it cost."""
+    run = runs["new"]
+    assert run.end() == "success"
+    made = run.result("video")
+    entry = paid(simulator, "A heron takes off")
+    file = next(file for file in made["files"] if "path" in file)
+    path = Path(file["path"].removeprefix("file://"))
+    assert path.is_relative_to(output / "new")
+    assert is_sound(file, path)
+    document = json.loads(Path(f"{path}.json").read_text())
+    assert document["media_task_id"] == made["id"] == f"videos/text2video/{entry['id']}"
+    assert document["made_by"]["dag_id"] == "example_new_video"
+
+    for _ in airflow.ticks(90.0, 0.5):
+        started = airflow.request("GET", "dags/example_new_video_report/dagRuns")["dag_runs"]
+        if started:
+            break
+    (downstream,) = started
+    assert airflow.wait(downstream["dag_id"], downstream["dag_run_id"], seconds=90) == "success"
+    (line,) = airflow.xcom(downstream["dag_id"], downstream["dag_run_id"], "report")
+    assert line == {
+        "path": file["path"],
+        "sha256": file["sha256"],
+        "cost": made["cost"],
+        "prompt": "A heron takes off",
+    }
+    # The same DAG's alias has the file itself as an asset.
+    assets = airflow.request("GET", "assets", params={"uri_pattern": str(path)})["assets"]
+    assert [asset["uri"] for asset in assets] == [file["path"]]
