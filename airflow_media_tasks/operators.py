@@ -54,7 +54,10 @@ class MediaResultLink(BaseOperatorLink):
 
 
 class LandsMedia(BaseOperator):
-    """An operator whose task leaves files: it tells the declared outlets and OpenLineage of them."""
+    """An operator whose task leaves files: it tells the declared outlets and OpenLineage of them.
+
+    An error of ours it leaves in XCom, too.
+    """
 
     _documents: Sequence[Mapping[str, Any]] = ()
 
@@ -72,6 +75,18 @@ class LandsMedia(BaseOperator):
     def get_openlineage_facets_on_complete(self, ti: Any) -> Any:  # noqa: ARG002  # OpenLineage's signature
         """The landed files as outputs, and who made them; asked by Airflow's OpenLineage provider, if any."""
         return provenance.lineage(self._documents) if self._documents else None
+
+    @contextlib.contextmanager
+    def _errors_shown(self, context: Context) -> Iterator[None]:
+        """Leaves an error in XCom as a dict, where a page can tell what it was."""
+        try:
+            yield
+        except MediaTaskError as error:
+            try:
+                context["ti"].xcom_push(key="media_error", value=error.to_dict())
+            except Exception:  # whatever keeps us from telling it, the error itself counts
+                self.log.warning("the error could not be written to XCom", exc_info=True)
+            raise
 
 
 class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
@@ -247,18 +262,6 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         files = [{**file, **landed.get(index, {})} for index, file in enumerate(result["files"])]
         self.tell_of(context, documents)
         return {**result, "files": files, "path": paths[0], "paths": paths}
-
-    @contextlib.contextmanager
-    def _errors_shown(self, context: Context) -> Iterator[None]:
-        """Leaves an error in XCom as a dict, where a page can tell what it was."""
-        try:
-            yield
-        except MediaTaskError as error:
-            try:
-                context["ti"].xcom_push(key="media_error", value=error.to_dict())
-            except Exception:  # whatever keeps us from telling it, the error itself counts
-                self.log.warning("the error could not be written to XCom", exc_info=True)
-            raise
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As of `BaseOperator`; where the trigger was lost, the provider's task is not.
@@ -476,6 +479,7 @@ class DownloadMediaOperator(LandsMedia):
         ... before the extension.
     :param destination_conn_id: Airflow connection of the object store, default that of the path
         (`s3://my_conn@bucket/...`).
+    :param retry_policy: default `MediaRetryPolicy`.
     :raises MediaExpiredError: if a file is gone for good.
     :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
         be written.
@@ -486,18 +490,25 @@ class DownloadMediaOperator(LandsMedia):
     ui_color = "#d7f0e3"
 
     def __init__(
-        self, *, media: Any, destination: str, destination_conn_id: str | None = None, **kwargs: Any
+        self,
+        *,
+        media: Any,
+        destination: str,
+        destination_conn_id: str | None = None,
+        retry_policy: RetryPolicy | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         self.media = media
         self.destination = destination
         self.destination_conn_id = destination_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Downloads up to four files at once."""
-        made = storage.made_of(self.media)
-        place = self.place_of(context, self.destination, self.destination_conn_id)
-        documents = storage.land(made, place, self.log)
+        with self._errors_shown(context):
+            made = storage.made_of(self.media)
+            place = self.place_of(context, self.destination, self.destination_conn_id)
+            documents = storage.land(made, place, self.log)
         self.tell_of(context, documents)
         files = [file for document in documents for file in document["files"]]
         return {"path": files[0]["path"], "paths": [file["path"] for file in files], "files": files}

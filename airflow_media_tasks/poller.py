@@ -367,7 +367,7 @@ class Poller:
             self._again(group, watch, now, jitter, rounds)
 
     async def _sweep(self, hook: MediaHook, group: Group) -> None:
-        """Looks for the group's tasks in the provider's lists, as long as most of their pages show any."""
+        """Looks for the group's tasks in the provider's lists, as long as their pages are worth reading."""
         loop = asyncio.get_running_loop()
         missing = len(group.watches)
         interval = min((watches[0].interval for watches in group.watches.values()), default=0.0)

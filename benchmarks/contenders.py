@@ -113,6 +113,7 @@ class Contender:
     :param path: where one is submitted.
     :param body: what is submitted; `PROMPT` is replaced.
     :param trigger: makes the trigger for a task's id, given the simulator's URL.
+    :param short: its name in the table of bounds, for ours.
     :param word: the simulator's word by which a task's end is set.
     :param requests_are_polls: whether each request asks for one task.
     :param warm_up: seconds from the last one's start until all poll steadily.
@@ -124,6 +125,7 @@ class Contender:
     path: str
     body: dict[str, Any]
     trigger: Callable[[str, str], BaseTrigger]
+    short: str = ""
     word: str = "seconds"
     requests_are_polls: bool = True
     warm_up: float = 3.0
@@ -160,6 +162,7 @@ CONTENDERS = {
         "/veo/videos",
         {"action": "text2video", "prompt": "PROMPT", "async": True},
         _ours("veo/", "bench_acedata"),
+        "AceData",
         requests_are_polls=False,
     ),
     "kling": Contender(
@@ -168,6 +171,7 @@ CONTENDERS = {
         "/v1/videos/text2video",
         {"prompt": "PROMPT"},
         _ours("videos/text2video/", "bench_kling"),
+        "Kling",
         requests_are_polls=False,
         window=20.0,
     ),
@@ -177,6 +181,7 @@ CONTENDERS = {
         "/v3/tasks",
         _VAP,
         _ours("", "bench_vap"),
+        "VAP",
         requests_are_polls=False,
         warm_up=30.0,  # what no list shows is asked for alone, each sixth interval
         window=20.0,
@@ -187,6 +192,7 @@ CONTENDERS = {
         "/v3/operations",
         _EDIT,
         _ours("operations/", "bench_vap"),
+        "single reads",
     ),
     "http": Contender(
         "HTTP provider's HttpSensorTrigger", "vap", "/v3/tasks", _VAP, _http_sensor, word="not-visible"

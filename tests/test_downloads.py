@@ -21,7 +21,8 @@ import trustme
 from airflow_media_tasks import downloads
 from airflow_media_tasks.downloads import AllowedHosts, Download, UrlRefused, download, is_public
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTaskError
-from tests.hostile import Hostile, served
+
+from .hostile import Hostile, served
 
 
 SIZE = 300_000

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile import served
+from .hostile import served
 
 
 SIZE = 5_000_000

@@ -396,6 +396,23 @@ async def test_lists_of_ended_tasks_are_paged_and_silence_is_followed_up(
     assert all(watch.task is not None and watch.task.raw == {} for watch in watches)
 
 
+async def test_tasks_that_end_late_are_found_in_a_list_behind_many_that_nobody_waits_for(
+    sim: Simulator, connect: Connect, sent: list[Sent], waiting: Waiting
+) -> None:
+    """VAP lists the newest first: the more tasks wait, the further the poller looks behind younger ones."""
+    conn = connect("vap")
+    ids = await submit(conn, IMAGE, [f"p{n} [sim:seconds=600]" for n in range(200)])
+    await submit(conn, IMAGE, [f"younger {n} [sim:seconds=0]" for n in range(150)])
+    sim.advance(2)
+    watches = waiting.begin(conn, ids, 0.3)
+    await until(lambda: asked(watches) >= 200, "silence was not followed up")
+    sent.clear()
+    sim.advance(601)
+    await until(lambda: done(watches), "not all were found finished")
+    assert {request.params["offset"] for request in sent if request.is_list} >= {None, 50, 100, 150, 300}
+    assert len([request for request in sent if not request.is_list]) < len(ids) / 2
+
+
 async def test_what_has_no_list_is_asked_for_one_by_one_through_ten_sockets(
     sim: Simulator, connect: Connect, sent: list[Sent], waiting: Waiting
 ) -> None:

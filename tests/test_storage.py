@@ -543,15 +543,17 @@ def test_the_operator_lands_a_result(
 
 
 def test_the_operator_says_what_expired(
-    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+    sim: Simulator, connect: Connect, complete: Complete, context: dict[str, Any], tmp_path: Path
 ) -> None:
-    """A URL that died before the download is MediaExpiredError, not a file of an error page."""
+    """A URL that died before the download is MediaExpiredError, in XCom too, not a file of an error page."""
     connect("vap")
     result = complete(image(prompt=f"fox {QUICK} [sim:expires=5]"))
     sim.advance(10)
-    with pytest.raises(MediaExpiredError, match="paid for"):
+    with pytest.raises(MediaExpiredError, match="paid for") as expired:
         complete(DownloadMediaOperator(task_id="land", media=result, destination=f"file://{tmp_path}/"))
     assert everything_in(tmp_path) == []
+    assert context["pushed"]["media_error"] == expired.value.to_dict()
+    assert expired.value.media_task_id == result["id"]
 
 
 @pytest.mark.parametrize("conn_type", ["vap", "kling", "acedata"])

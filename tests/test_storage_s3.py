@@ -21,7 +21,8 @@ from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOp
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.storage import Destination
 from airflow_media_tasks.task import MediaRequestError, MediaTaskError
-from tests.hostile import Hostile, served
+
+from .hostile import Hostile, served
 
 
 pytest.importorskip("airflow.providers.amazon", reason="the extra `dev` brings it")

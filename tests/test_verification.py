@@ -17,7 +17,8 @@ from PIL import Image
 
 from airflow_media_tasks import verification
 from airflow_media_tasks.task import MediaProviderError
-from tests.hostile import sound
+
+from .hostile import sound
 
 
 def picture(form: str) -> bytes:
@@ -120,7 +121,7 @@ def test_another_kind_than_claimed_is_an_error(content_type: str, kind: str, tmp
         ),
         (b'{"error": "expired"}', 'text; it begins with \'{"error": "expired"}\''),
         (b"<?xml version='1.0'?><Error>", "text; it begins with"),
-        ("Zugriff verweigert: gesperrt f\u00fcr Sie".encode() * 500, "text; it begins with"),
+        ("Acc\u00e8s refus\u00e9 \u2014 d\u00e9sol\u00e9".encode() * 500, "text; it begins with"),
         (b"#EXTM3U\nfile:///etc/passwd\n", "text; it begins with"),
         (b"BMWs are cars", "text; it begins with 'BMWs are cars'"),
         (b"\x1b[31mred", "no media file we know; it begins with 1b 5b"),

@@ -1,0 +1,1 @@
+"""The page inside Airflow that shows what was made."""

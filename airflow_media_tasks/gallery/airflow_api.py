@@ -1,0 +1,74 @@
+"""Airflow's own public REST API, asked in process and in the name of the user who looks at the page.
+
+So it is Airflow that decides what somebody may see or change, and nothing here knows its tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from fastapi import HTTPException, Request
+
+
+AT_ONCE = 8
+"""Requests of one page that are under way together; each takes a connection to the metadata database."""
+COOKIE = "_token"
+
+
+class AirflowApi:
+    """The API as the user of *request* may use it.
+
+    :raises HTTPException: 401 without a login; what Airflow answers, if it refuses.
+    """
+
+    def __init__(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
+        if not token:
+            raise HTTPException(401, "Not logged in")
+        self._client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=request.scope["airflow"]),
+            base_url="http://airflow",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def __aenter__(self) -> AirflowApi:  # noqa: PYI034  # typing.Self is new in Python 3.11
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._client.aclose()
+
+    async def call(self, method: str, path: str, **options: Any) -> Any:
+        """The decoded answer to a request below `/api/v2/`. Raises HTTPException with Airflow's refusal."""
+        async with self._slots:
+            reply = await self._client.request(method, f"/api/v2/{path}", **options)
+        if reply.is_error:
+            try:
+                detail = reply.json().get("detail", "")
+            except ValueError:
+                detail = reply.text
+            raise HTTPException(reply.status_code, detail or "Airflow refuses")
+        return reply.json() if reply.content else None
+
+    async def find(self, path: str, **options: Any) -> Any:
+        """As `call` of a GET; None where there is no such thing."""
+        try:
+            return await self.call("GET", path, **options)
+        except HTTPException as error:
+            if error.status_code == 404:
+                return None
+            raise
+
+
+def at(*parts: str) -> str:
+    """A path of these parts, each of which stays one segment."""
+    return "/".join(quote(part, safe="~") for part in parts)
+
+
+def instance_path(dag_id: str, run_id: str, task_id: str) -> str:
+    """Where the API has a task instance."""
+    return at("dags", dag_id, "dagRuns", run_id, "taskInstances", task_id)
