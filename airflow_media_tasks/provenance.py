@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow.sdk import Asset, AssetAlias, Context
 
@@ -75,9 +74,15 @@ def emit(context: Context, outlets: Iterable[Any], documents: Sequence[Mapping[s
 
 def uri_of(path: str) -> str:
     """*path*, as an object storage path is written, without the connection in it (`s3://conn@bucket/...`)."""
+    scheme, place, key = _parts(path)
+    return f"{scheme}://{place}/{key}" if scheme else path
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    """Scheme, bucket (without the connection) and key; nothing in them is special, unlike in a URL."""
     scheme, mark, rest = path.partition("://")
-    place, slash, key = rest.partition("/")
-    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{key}"
+    place, _, key = rest.partition("/")
+    return (scheme, place.rpartition("@")[2], key) if mark else ("", "", path)
 
 
 def lineage(documents: Sequence[Mapping[str, Any]]) -> OperatorLineage[Any, Any] | None:
@@ -93,19 +98,16 @@ def lineage(documents: Sequence[Mapping[str, Any]]) -> OperatorLineage[Any, Any]
     except ImportError:
         return None
 
-    @attr.define
-    class MediaTasksRunFacet(RunFacet):
-        tasks: list[dict[str, Any]] = attr.field(factory=list)
-
+    facet = attr.make_class("MediaTasksRunFacet", {"tasks": attr.field()}, bases=(RunFacet,))
     said = ("media_task_id", "provider", "operation", "model", "cost")
     tasks = [{name: one[name] for name in said} for one in documents]
-    paths = [urlsplit(uri_of(file["path"])) for one in documents for file in one["files"] if file.get("path")]
+    files = [_parts(file["path"]) for one in documents for file in one["files"] if file.get("path")]
     return OperatorLineage(
         outputs=[
-            Dataset(namespace="file", name=path.path)
-            if path.scheme == "file"
-            else Dataset(namespace=f"{path.scheme}://{path.netloc}", name=path.path.lstrip("/"))
-            for path in paths
+            Dataset(namespace=f"{scheme}://{bucket}", name=key)
+            if bucket
+            else Dataset(namespace=scheme or "file", name=f"/{key}" if scheme else key)
+            for scheme, bucket, key in files
         ],
-        run_facets={"media_tasks": MediaTasksRunFacet(tasks=tasks)},
+        run_facets={"media_tasks": facet(tasks=tasks)},
     )

@@ -139,7 +139,7 @@ class Destination:
                 f"destination {shown(text, 300)} is no template of the fields {', '.join(FIELDS)}: {error}"
             ) from None
         try:
-            folder = self._at(text.partition("{")[0].rpartition("/")[0] + "/")
+            folder = self._at("".join(text.partition("{")[0].rpartition("/")[:2]) or ".")
             if is_local(folder):
                 Path(folder.path).mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder.path):

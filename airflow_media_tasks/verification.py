@@ -126,6 +126,9 @@ def _type_of(head: bytes) -> MediaType | None:
     if _text_of(head) is not None and "image/svg+xml" not in matches:
         # Two letters make some types; a text begins with two letters, too.
         return None
+    if "audio/aac" in matches:
+        # It begins as MP3 may, and puremagic names both; but not where it is MP3.
+        return _TYPES["audio/aac"]
     return next((_TYPES[name] for name in matches if name in _TYPES), None)
 
 
@@ -202,33 +205,36 @@ def _decode_streams(path: Path, media_type: MediaType, kind: str) -> dict[str, A
         import av  # noqa: PLC0415  # of the extra `landing`
     except ImportError:
         return {}
-    wanted = _KINDS.get(kind)
-    facts: dict[str, Any] = {}
     try:
         # A file object and a format: no playlist in disguise makes libav open anything else.
-        with (
-            path.open("rb") as file,
-            av.open(file, format=media_type.decoder, metadata_errors="replace") as media,
-        ):
-            videos = () if wanted == AUDIO else media.streams.video
-            stream = next(iter([*videos, *(() if wanted == VIDEO else media.streams.audio)]), None)
-            if stream is None:
-                raise _DoesNotDecode(f"there is no {wanted or 'sound or picture'} in it")
-            if next(iter(media.decode(stream)), None) is None:
-                raise _DoesNotDecode("there is not one frame in it")
-            if stream.type == "video":
-                facts |= {"width": stream.width, "height": stream.height}
-            if media.duration:
-                facts["duration"] = round(media.duration / av.time_base, 3)
-                # From the last picture that stands for itself to the end of the file.
-                media.seek(int(media.duration * 0.98))
-                frames = 0
-                for packet in media.demux(stream):
-                    if packet.is_corrupt:
-                        raise _DoesNotDecode("its end is missing")
-                    frames = frames or len(packet.decode())
-                if not frames:
-                    raise _DoesNotDecode("its end is missing")
+        with path.open("rb") as file, av.open(file, format=media_type.decoder) as media:
+            return _decode_ends(media, _KINDS.get(kind), av.time_base)
+    except UnicodeDecodeError:
+        # A title in another encoding, which older PyAV insists on reading, says nothing of the frames.
+        return {}
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _DoesNotDecode(shown(getattr(error, "strerror", None) or str(error), 200)) from error
+
+
+def _decode_ends(media: Any, wanted: str | None, time_base: int) -> dict[str, Any]:
+    """Decodes the first frame, and reads from the last picture that stands for itself to the end."""
+    facts: dict[str, Any] = {}
+    videos = () if wanted == AUDIO else media.streams.video
+    stream = next(iter([*videos, *(() if wanted == VIDEO else media.streams.audio)]), None)
+    if stream is None:
+        raise _DoesNotDecode(f"there is no {wanted or 'sound or picture'} in it")
+    if next(iter(media.decode(stream)), None) is None:
+        raise _DoesNotDecode("there is not one frame in it")
+    if stream.type == "video":
+        facts |= {"width": stream.width, "height": stream.height}
+    if media.duration:
+        facts["duration"] = round(media.duration / time_base, 3)
+        media.seek(int(media.duration * 0.98))
+        frames = 0
+        for packet in media.demux(stream):
+            if packet.is_corrupt:
+                raise _DoesNotDecode("its end is missing")
+            frames = frames or len(packet.decode())
+        if not frames:
+            raise _DoesNotDecode("its end is missing")
     return facts

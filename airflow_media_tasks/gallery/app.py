@@ -108,7 +108,7 @@ class Filters(BaseModel):
         return {name: value for name, value in query.items() if value is not None}
 
 
-FiltersQuery = Annotated[Filters, Query()]
+FiltersQuery = Annotated[Filters, Depends()]
 
 
 class Place(BaseModel):
@@ -209,7 +209,7 @@ def _decoded(cursor: str) -> str:
 async def one_item(
     request: Request,
     user: GetUserDep,
-    place: Annotated[Place, Query()],
+    place: Annotated[Place, Depends()],
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> Json:
     """Everything about one task instance; of a batch also a page of its requests."""
@@ -304,7 +304,7 @@ def _sum(made: list[Json]) -> list[Json]:
 async def landed_file(
     request: Request,
     user: GetUserDep,
-    place: Annotated[Place, Query()],
+    place: Annotated[Place, Depends()],
     n: Annotated[int, Query(ge=0)],
     range_header: Annotated[str | None, Header(alias="range")] = None,
 ) -> Response:
