@@ -18,6 +18,7 @@ from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
 from airflow_media_tasks import storage
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.links import MediaResultLink
 from airflow_media_tasks.operators import LandsMedia
 from airflow_media_tasks.provenance import document
 from airflow_media_tasks.retries import MediaRetryPolicy
@@ -141,6 +142,7 @@ class GenerateMediaBatchOperator(LandsMedia):
         "save_to",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "arguments": "json"}
+    operator_extra_links = (MediaResultLink(),)
     ui_color = "#e8def8"
 
     def __init__(

@@ -61,7 +61,10 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": ["airflow_media_tasks.operators.MediaResultLink"],
+        "extra-links": ["airflow_media_tasks.links.MediaResultLink"],
+        "plugins": [
+            {"name": "media_tasks", "plugin-class": "airflow_media_tasks.plugin.MediaTasksPlugin"},
+        ],
         "connection-types": [
             {
                 "connection-type": "vap",

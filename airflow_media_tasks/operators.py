@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
-from airflow.sdk import BaseOperator, BaseOperatorLink, Context, RetryPolicy
-from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk import BaseOperator, Context, RetryPolicy
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
-from airflow.sdk.execution_time.xcom import XCom
-from airflow.sdk.types import TaskInstanceKey
 
 from airflow_media_tasks import provenance, storage
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.links import MediaResultLink
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
 from airflow_media_tasks.task import (
@@ -32,25 +30,6 @@ from airflow_media_tasks.task import (
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
-
-
-class MediaResultLink(BaseOperatorLink):
-    """A button on the task that opens what was made."""
-
-    @property
-    def name(self) -> str:
-        """The button's text."""
-        return "Result"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
-        """The result's first URL, or empty as long as there is none.
-
-        Airflow asks again after every phase of a task, in a process that knows nothing of the phase before,
-        so the answer comes from XCom and from nowhere else.
-        """
-        result = XCom.get_value(ti_key=ti_key, key=BaseXCom.XCOM_RETURN_KEY)
-        url = result.get("url") if isinstance(result, Mapping) else None
-        return url if isinstance(url, str) and url.startswith(("https://", "http://")) else ""
 
 
 class LandsMedia(BaseOperator):

@@ -1,25 +1,33 @@
-"""What Airflow's UI gets: the page in the navigation, and as a tab of each DAG run and task instance."""
+"""What Airflow's UI gets: the gallery in its navigation, and as a tab of each DAG run and task instance."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk.configuration import conf
+from starlette.types import Receive, Scope, Send
 
-from airflow_media_tasks.gallery.app import PREFIX, app
+from airflow_media_tasks.links import PREFIX
 
 
 _BASE = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX
+_INSTANCE = "dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}"
+
+
+async def gallery(scope: Scope, receive: Receive, send: Send) -> None:
+    """The page, imported when it is first asked for: workers load plugins too, and serve no pages."""
+    from airflow_media_tasks.gallery.app import app  # noqa: PLC0415  # see above
+
+    await app(scope, receive, send)
 
 
 class MediaTasksPlugin(AirflowPlugin):
     """The gallery."""
 
     name = "media_tasks"
-    fastapi_apps: ClassVar[list[Any]] = [{"name": "Media", "app": app, "url_prefix": PREFIX}]
-    external_views: ClassVar[list[Any]] = [
+    fastapi_apps = [{"name": "Media", "app": gallery, "url_prefix": PREFIX}]  # noqa: RUF012  # as Airflow has it
+    external_views = [  # noqa: RUF012  # as Airflow has it
         {
             "name": "Media",
             "href": f"{_BASE}/",
@@ -37,7 +45,7 @@ class MediaTasksPlugin(AirflowPlugin):
         },
         {
             "name": "Media",
-            "href": f"{_BASE}/item?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}",
+            "href": f"{_BASE}/item?{_INSTANCE}",
             "destination": "task_instance",
             "url_route": "media-task",
         },

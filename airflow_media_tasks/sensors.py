@@ -11,7 +11,7 @@ from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.operators import MediaResultLink
+from airflow_media_tasks.links import MediaResultLink
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
 

@@ -183,6 +183,18 @@ def test_usual_values_stay_as_they_are() -> None:
         assert segment(value) == value
 
 
+@pytest.mark.parametrize("text", ["fox.png", "./fox.png", "a/fox.png", "a/", "{dag_id}/{index}{ext}"])
+def test_a_path_may_be_a_plain_one(
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """As Airflow takes one: of this machine, and of the working directory if it does not begin at the root."""
+    monkeypatch.chdir(tmp_path)
+    for destination in (text, f"{tmp_path}/{text}"):
+        (file,) = land([f"{files}/a.png"], destination)
+        assert (tmp_path / file["path"]).read_bytes() == picture("/a.png")
+    assert len(everything_in(tmp_path)) == 2
+
+
 # What is there already.
 
 

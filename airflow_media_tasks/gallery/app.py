@@ -24,11 +24,10 @@ from starlette.types import Receive, Scope, Send
 
 from airflow_media_tasks.gallery import files, items
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
+from airflow_media_tasks.links import PREFIX
 from airflow_media_tasks.submission import KEY
 
 
-PREFIX = "/media-tasks"
-"""Where Airflow mounts the page."""
 PAGE = 60
 """Items of a page."""
 BUDGET = 0.8
@@ -235,7 +234,7 @@ async def one_item(
 def _requests_of(item: Json, offset: int) -> list[Json]:
     try:
         return items.batch_items(item, item["batch"]["results"], offset)
-    except Exception:  # fsspec lets each store raise errors of its own
+    except Exception:  # noqa: BLE001  # fsspec lets each store raise errors of its own
         return []
 
 
@@ -258,7 +257,7 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> J
     providers: dict[str, list[Json]] = defaultdict(list)
     for item in made:
         batch = item["batch"]
-        counts["succeeded"] += batch["succeeded"] if batch else item["status"] == "succeeded"
+        counts["succeeded"] += _made_by(item)
         counts["failed"] += batch["failed"] if batch else item["status"] in ("failed", "unknown")
         counts["running"] += item["status"] in ("running", "queued")
         providers[item["provider"] or "other"].append(item)
@@ -285,6 +284,11 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> J
         ],
         "complete": after is None,
     }
+
+
+def _made_by(item: Json) -> int:
+    """How many results the item stands for."""
+    return int(item["batch"]["succeeded"] if item["batch"] else item["status"] == "succeeded")
 
 
 def _sum(made: list[Json]) -> list[Json]:
@@ -327,7 +331,7 @@ async def landed_file(
 def _line_of(item: Json, number: int) -> Json | None:
     try:
         return items.line_at(item["batch"]["results"], number)
-    except Exception:  # fsspec lets each store raise errors of its own
+    except Exception:  # noqa: BLE001  # fsspec lets each store raise errors of its own
         return None
 
 

@@ -37,7 +37,7 @@ ADVICE = {
     "MediaModerationError": "Change the prompt or the source: the same request would be refused again.",
     "MediaRequestError": "Correct the argument that the message names.",
     "MediaNotFoundError": "The provider does not know this task. Clear it to submit a new one.",
-    "MediaExpiredError": "The files are gone at the provider. Clear the task to make them again, which is paid.",
+    "MediaExpiredError": "The files are gone at the provider. Clear the task to make them anew, and pay.",
     "MediaProviderError": "The provider's fault: clear the task. What was paid is not paid again.",
     "MediaTaskFailed": "Clear the task to submit it again.",
     "MediaTaskTimeout": "It may still finish: clear the task and it goes on waiting, without paying.",
@@ -81,16 +81,13 @@ async def record(api: AirflowApi, instance: Mapping[str, Any], number: int | Non
 
 async def item_of(api: AirflowApi, instance: Mapping[str, Any]) -> Json | None:
     """The page's item for a task instance, or None if it makes no media."""
-    state = instance["state"]
-    if state == "success":
+    if instance["state"] == "success":
         result = await result_of(api, instance)
-        if not isinstance(result, dict):
-            return None
-        if "results" in result and "total" in result:
+        if isinstance(result, dict) and {"results", "total"} <= result.keys():
             return {**_basics(instance), **_of_batch(result)}
-        if "media_conn_id" not in result or "files" not in result:
-            return None
-        return {**_basics(instance), **_of_result(instance, result)}
+        if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
+            return {**_basics(instance), **_of_result(instance, result)}
+        return None
     written, error, manifest, rendered = await asyncio.gather(
         record(api, instance),
         xcom(api, instance, "media_error"),
@@ -149,7 +146,8 @@ def _q(text: str) -> str:
 
 
 def _of_result(instance: Mapping[str, Any], result: Mapping[str, Any]) -> Json:
-    arguments = result.get("arguments") if isinstance(result.get("arguments"), dict) else {}
+    given = result.get("arguments")
+    arguments = given if isinstance(given, dict) else {}
     files = [
         _file(instance, number, file) for number, file in enumerate(result["files"]) if isinstance(file, dict)
     ]
