@@ -1,30 +1,32 @@
-"""Many generations in one Airflow task: each is paid for once, and what one of them meets is its own affair."""
+"""Many generations in one Airflow task: each is paid for once, and what one meets is its own affair."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
+import math
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
 
-from airflow_media_tasks import storage
+from airflow_media_tasks import costs, storage
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink
-from airflow_media_tasks.operators import LandsMedia
 from airflow_media_tasks.provenance import document
+from airflow_media_tasks.requests import Request, checked, line_of, summary_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import (
     HOPELESS,
-    KEY,
     ON_UNKNOWN,
     STOP,
     Record,
@@ -49,31 +51,13 @@ from airflow_media_tasks.task import (
     error_from_dict,
 )
 from airflow_media_tasks.triggers import MediaBatchTrigger, Turn
-from airflow_media_tasks.waiting import seconds
+from airflow_media_tasks.waiting import made_by, seconds
 
 
 THREADS = 8
 """Submissions under way at once, and landings."""
 KEEP, FAIL = "keep", "fail"
 _FINAL = (*HOPELESS, SubmissionOutcomeUnknown)
-_URLS_IN_MANIFEST = 10
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request of a batch, as checked.
-
-    :param number: its place in the batch, from 0.
-    """
-
-    number: int
-    operation: str
-    arguments: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """Of its record in the task state store."""
-        return f"{KEY}.{self.number}"
 
 
 @dataclass
@@ -102,32 +86,37 @@ class State:
 class GenerateMediaBatchOperator(LandsMedia):
     """Generates many things in one Airflow task: one state, one log, one trigger.
 
-    Each request is submitted once, under the same protocol as a `MediaTaskOperator`'s: a killed worker goes on
-    where it was. The result (XCom) is a small manifest: `results` (path of the JSON lines, one for each request
-    in order), `total`, `succeeded`, `failed`, `errors` (how many of each class), `cost`, `urls` and `paths`
-    (the first ten), `operation`, `provider`, `media_conn_id`, `made_by`. A line of the results has `number`,
-    `operation`, `arguments`, `status`, `media_task_id`, `url`, `urls`, `files`, `cost`, `error`,
-    `submitted_at`, `finished_at`.
+    Each request is submitted once, under the same protocol as a `MediaTaskOperator`'s: a killed worker goes
+    on where it was. The result (XCom) is a small manifest: `results` (path of the JSON lines, one for each
+    request in order), `total`, `submitted`, `succeeded`, `failed`, `errors` (how many of each class),
+    `urls` and `paths` (the first ten), `operation`, `provider`, `media_conn_id`, `made_by`. A line of the
+    results has `number`, `operation`, `arguments`, `status`, `media_task_id`, `url`, `urls`, `files`,
+    `cost`, `error`, `submitted_at`, `finished_at`.
 
     A retry submits only what failed and may succeed. A clear, too, keeps what was made: it submits only what
     failed, and what was paid and then refused by moderation only with *retry_moderated*.
 
-    :param requests: dicts of arguments, each perhaps with an `operation` of its own; or the object storage path
-        of a file with one such JSON object a line (templated).
+    :param requests: dicts of arguments, each perhaps with an `operation` of its own; or the object storage
+        path of a file with one such JSON object a line (templated).
     :param results: object storage path (`.jsonl`) for what became of each; default `batch.jsonl` where the
         files go, if *save_to* is a folder (templated).
     :param media_conn_id: connection of the account (templated).
     :param operation: for requests that name none (templated).
     :param arguments: for requests that do not give them (templated).
-    :param save_to: where to land what is made, as of `MediaTaskOperator`; `{map_index}` is the request's number
-        (templated).
+    :param save_to: where to land what is made, as of `MediaTaskOperator`; `{map_index}` is the request's
+        number (templated).
     :param concurrency: requests under way at the provider at once; default as many as it takes.
     :param max_items: how many requests there may be; default any number.
-    :param on_partial_failure: `keep` (default) succeeds if at least *min_success* requests did; `fail` fails if
-        one did not. In both cases the results are written, and a try that is not the last is retried for what
-        may yet succeed.
+    :param on_partial_failure: `keep` (default) succeeds if at least *min_success* requests did; `fail` fails
+        if one did not. In both cases the results are written, and a try that is not the last is retried for
+        what may yet succeed.
     :param min_success: a number of requests, or a share of them as a float from 0.0 to 1.0; default 1.
     :param retry_moderated: see above; default False.
+    :param max_cost: what all submissions of this batch together may cost, those of earlier tries and clears
+        among them, decimal text, whole number or Decimal, in the unit of the connection's price table
+        (`airflow_media_tasks.costs`); default no limit. What it leaves no room for is not submitted.
+    :param min_balance: what the account must have, in its own unit, for a submission to be sent; default
+        anything. It is asked for again every ten seconds.
     :param poll_interval: as of `MediaTaskOperator`; so are *timeout* and *queue_timeout* (of each request),
         *deferrable*, *on_unknown_submission*, *retry_policy*.
     :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
@@ -159,6 +148,8 @@ class GenerateMediaBatchOperator(LandsMedia):
         on_partial_failure: str = KEEP,
         min_success: float = 1,
         retry_moderated: bool = False,
+        max_cost: str | int | Decimal | None = None,
+        min_balance: str | int | Decimal | None = None,
         poll_interval: float | timedelta = 10.0,
         timeout: float | timedelta = 3600.0,
         queue_timeout: float | timedelta | None = None,
@@ -172,10 +163,8 @@ class GenerateMediaBatchOperator(LandsMedia):
         _one_of("on_unknown_submission", on_unknown_submission, ON_UNKNOWN)
         _at_least_one("concurrency", concurrency)
         _at_least_one("max_items", max_items)
-        share = isinstance(min_success, float) and 0.0 <= min_success <= 1.0
-        if isinstance(min_success, bool) or not (
-            share or (isinstance(min_success, int) and min_success >= 0)
-        ):
+        most = 1.0 if type(min_success) is float else math.inf
+        if type(min_success) not in (int, float) or not 0 <= min_success <= most:
             raise MediaRequestError(
                 "min_success must be a whole number from 0, or a share as a float from 0.0 to 1.0, "
                 f"got {shown(min_success)}"
@@ -191,6 +180,8 @@ class GenerateMediaBatchOperator(LandsMedia):
         self.on_partial_failure = on_partial_failure
         self.min_success = min_success
         self.retry_moderated = retry_moderated
+        self.max_cost = None if max_cost is None else costs.decimal_of("max_cost", max_cost)
+        self.min_balance = None if min_balance is None else costs.decimal_of("min_balance", min_balance)
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.timeout = seconds("timeout", timeout)
         self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
@@ -199,20 +190,24 @@ class GenerateMediaBatchOperator(LandsMedia):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Checks every request, finds out what became of those of earlier tries, and goes on from there."""
-        batch = _Batch(self, context)
-        return self._go_on(batch, batch.recall())
+        with self.errors_shown(context):
+            batch = _Batch(self, context)
+            return self._go_on(batch, batch.recall())
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Lands what has ended, submits what there is room for, and waits again or tells the result."""
-        state = State.of_event(event)
-        batch = _Batch(self, context)
-        batch.settle(event["ended"])
-        return self._go_on(batch, state)
+        with self.errors_shown(context):
+            state = State.of_event(event)
+            batch = _Batch(self, context)
+            batch.settle(event["ended"])
+            return self._go_on(batch, state)
 
     def _go_on(self, batch: _Batch, state: State) -> dict[str, Any]:
         while True:
             until = batch.submit(state)
             if not state.waiting and until is None:
+                if state.left:
+                    continue  # What there was room for has ended at once.
                 return batch.report()
             trigger = self._trigger(state, until)
             if self.deferrable:
@@ -249,50 +244,12 @@ class _Batch:
         self.context = context
         self.log = operator.log
         self.hook = get_media_hook(operator.media_conn_id)
-        self.requests = [*self._checked()]
+        self.requests = checked(
+            self.hook, operator.requests, operator.operation, operator.arguments, operator.max_items
+        )
         self.results = self._results_path()
         self.records: dict[int, Record | None] = {}
         self.stopped_by: MediaTaskError | None = None
-
-    # What is asked for.
-
-    def _checked(self) -> Iterator[Request]:
-        given = self._given()
-        most = self.operator.max_items
-        if most is not None and len(given) > most:
-            raise MediaFundsError(
-                f"requests: there are {len(given)}, and max_items allows {most}; nothing was submitted",
-                code="max_items",
-            )
-        defaults = self.operator.arguments or {}
-        if not isinstance(defaults, Mapping):
-            raise MediaRequestError(f"arguments must be a dict of name to value, got {shown(defaults)}")
-        for number, one in enumerate(given):
-            try:
-                if not isinstance(one, Mapping):
-                    raise MediaRequestError(f"a request is a dict of arguments, got {shown(one)}")
-                arguments = {**defaults, **one}
-                operation = arguments.pop("operation", None) or self.operator.operation
-                if not isinstance(operation, str):
-                    raise MediaRequestError("no operation is named, neither by it nor for all")
-                yield Request(number, *self.hook.check(operation, arguments))
-            except MediaTaskError as error:
-                raise MediaRequestError(
-                    f"request {number} of {len(given)}: {error.message}; nothing was submitted",
-                    provider=error.provider,
-                    code=error.code,
-                ) from error
-
-    def _given(self) -> Sequence[Any]:
-        given: Any = self.operator.requests
-        if isinstance(given, str):
-            given = _lines_of(given)
-        if not isinstance(given, Sequence) or not given:
-            raise MediaRequestError(
-                "requests must be a list of dicts of arguments, or the path of a file with one JSON object a "
-                f"line, and not be empty; got {shown(given)}"
-            )
-        return given
 
     def _results_path(self) -> ObjectStoragePath:
         text = self.operator.results
@@ -463,7 +420,7 @@ class _Batch:
         self.records[request.number] = record.save(self.context, request.key)
 
     def _next_turn(self, state: State, error: MediaTaskError) -> float | None:
-        """When to try again what the provider had no room for; None, and the rest fails, if that is too late."""
+        """When to try again what found no room; None, and the rest fails, if that is too late."""
         turn = Turn(state.refused_since or time.time(), state.refusals)
         until = turn.next_try(error.retry_after)
         ends = turn.since + (self.operator.queue_timeout or self.operator.timeout)
@@ -505,7 +462,6 @@ class _Batch:
 
     def _end(self, request: Request, record: Record, task: MediaTask) -> None:
         """Lands what *task* made, if that is wanted, and notes what became of the request."""
-        ti = self.context["ti"]
         arguments = record.arguments or {}
         result = {
             **dataclasses.replace(task, operation=record.operation).to_dict(),
@@ -515,13 +471,7 @@ class _Batch:
             "model": arguments.get("model"),
             "submitted_at": record.submitted_after,
             "finished_at": record.finished_at or _now(),
-            "made_by": {
-                **{
-                    name: getattr(ti, name)
-                    for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
-                },
-                "request": request.number,
-            },
+            "made_by": {**made_by(self.context["ti"]), "request": request.number},
         }
         error = task.error
         if task.status is TaskStatus.SUCCEEDED and error is None and self.operator.save_to is not None:
@@ -557,12 +507,22 @@ class _Batch:
 
     def report(self) -> dict[str, Any]:
         """Writes the results and returns the manifest; raises if the batch has not succeeded."""
-        lines = [self._line(request) for request in self.requests]
+        for request in self.requests:
+            if request.number not in self.records:
+                self.records[request.number] = self._record(request)
+        lines = [line_of(request, self._current(request), self.stopped_by) for request in self.requests]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         storage.publish_text(text, self.results)
         good = [line for line in lines if line["error"] is None]
         bad = [line for line in lines if line["error"] is not None]
-        manifest = self._manifest(lines, good, bad)
+        ti = self.context["ti"]
+        manifest = {
+            "results": str(self.results),
+            **summary_of(lines),
+            "provider": self.hook.conn_type,
+            "media_conn_id": self.hook.media_conn_id,
+            "made_by": made_by(ti),
+        }
         self.log.info(
             "%d of %d requests succeeded%s: %s",
             len(good),
@@ -575,68 +535,19 @@ class _Batch:
         )
         try:
             self._judge(good, bad)
-        except MediaTaskError as error:
-            self.context["ti"].xcom_push(key="media_batch", value=manifest)
-            self.context["ti"].xcom_push(key="media_error", value=error.to_dict())
+        except MediaTaskError:
+            ti.xcom_push(key="media_batch", value=manifest)
             raise
         return manifest
+
+    def _current(self, request: Request) -> Record | None:
+        """The request's record, if it is of what is asked for now."""
+        record = self.records[request.number]
+        return record if record is not None and record.fingerprint == self._fingerprint(request) else None
 
     def _result(self, number: int) -> Mapping[str, Any]:
         record = self.records[number]
         return record.result if record is not None and record.result is not None else {}
-
-    def _line(self, request: Request) -> dict[str, Any]:
-        number = request.number
-        record = self.records[number] if number in self.records else self._record(request)
-        self.records[number] = record
-        if record is None or record.fingerprint != self._fingerprint(request):
-            stop = self.stopped_by or MediaProviderError("it was not submitted")
-            record = None
-            error: dict[str, Any] | None = {**stop.to_dict(), "media_task_id": None}
-        else:
-            error = record.error
-        result = (record.result if record else None) or {}
-        status = result.get("status") or ("not submitted" if record is None else record.phase)
-        return {
-            "number": number,
-            "operation": request.operation,
-            "arguments": recordable(request.arguments),
-            "status": status,
-            "media_task_id": record.media_task_id if record else None,
-            "url": result.get("url"),
-            "urls": result.get("urls") or [],
-            "files": result.get("files") or [],
-            "cost": result.get("cost"),
-            "error": error,
-            "submitted_at": record.submitted_after if record and record.client_ref else None,
-            "finished_at": record.finished_at if record else None,
-        }
-
-    def _manifest(
-        self,
-        lines: Sequence[Mapping[str, Any]],
-        good: Sequence[Mapping[str, Any]],
-        bad: Sequence[Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        ti = self.context["ti"]
-        operations = {request.operation for request in self.requests}
-        paths = [file["path"] for line in good for file in line["files"] if file.get("path")]
-        return {
-            "results": str(self.results),
-            "total": len(lines),
-            "submitted": sum(line["media_task_id"] is not None for line in lines),
-            "succeeded": len(good),
-            "failed": len(bad),
-            "errors": dict(Counter(line["error"]["type"] for line in bad)),
-            "operation": operations.pop() if len(operations) == 1 else None,
-            "provider": self.hook.conn_type,
-            "media_conn_id": self.hook.media_conn_id,
-            "made_by": {
-                name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
-            },
-            "urls": [url for line in good for url in line["urls"]][:_URLS_IN_MANIFEST],
-            "paths": paths[:_URLS_IN_MANIFEST],
-        }
 
     def _judge(self, good: Sequence[Mapping[str, Any]], bad: Sequence[Mapping[str, Any]]) -> None:
         """Raises unless the batch has succeeded, as the operator's arguments have it."""
@@ -646,13 +557,13 @@ class _Batch:
         again = [line for line in bad if not isinstance(error_from_dict(line["error"]), _FINAL)]
         if again and ti.try_number <= ti.max_tries:
             raise MediaProviderError(
-                f"{len(again)} of {total} requests failed and may yet succeed: the next try submits them, and "
-                f"nothing else, again{first}"
+                f"{len(again)} of {total} requests failed and may yet succeed: the next try submits them, "
+                f"and nothing else, again{first}"
             )
         if self.stopped_by is not None and not good:
             raise self.stopped_by
         wanted = self.operator.min_success
-        least = wanted * total if isinstance(wanted, float) else wanted
+        least = wanted * total if type(wanted) is float else wanted
         if len(good) < least or (bad and self.operator.on_partial_failure == FAIL):
             raise MediaTaskFailed(
                 f"{len(bad)} of {total} requests failed, at least {least:g} had to succeed{first}"
@@ -665,29 +576,6 @@ class _Batch:
 def _waiting(request: Request, record: Record) -> list[Any]:
     submitted = datetime.fromisoformat(record.submitted_after).timestamp()
     return [request.number, record.media_task_id, request.operation, submitted, time.time()]
-
-
-def _lines_of(path: str) -> list[Any]:
-    """The JSON objects of a file, one a line; empty lines are passed over."""
-    found = []
-    try:
-        with ObjectStoragePath(path).open("r", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        found.append(json.loads(line))
-                    except ValueError as error:
-                        raise MediaRequestError(
-                            f"requests: line {number} of {shown(path)} is no JSON object: {error}"
-                        ) from None
-    except MediaTaskError:
-        raise
-    except Exception as error:
-        # fsspec lets each store raise errors of its own.
-        raise MediaRequestError(
-            f"requests: {shown(path)} cannot be read: {type(error).__name__}: {error}"
-        ) from error
-    return found
 
 
 def _now() -> str:

@@ -26,7 +26,7 @@ import tenacity
 
 from airflow_media_tasks import __version__
 from airflow_media_tasks.hooks.operations import shown
-from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTaskError
+from airflow_media_tasks.task import MediaProviderError, MediaRequestError
 
 
 CHUNK = 256 * 1024
@@ -48,7 +48,7 @@ _UNICAST = ipaddress.IPv6Network("2000::/3")
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class UrlRefused(MediaTaskError):
+class UrlRefused(Exception):
     """The server says that this URL is not, or no longer, good (401, 403, 404, 410)."""
 
 

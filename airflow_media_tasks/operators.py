@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, ClassVar
 
-from airflow.sdk import BaseOperator, Context, RetryPolicy
+from airflow.sdk import Context, RetryPolicy
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 
-from airflow_media_tasks import provenance, storage
+from airflow_media_tasks import costs, provenance, storage
+from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
@@ -32,40 +34,14 @@ from airflow_media_tasks.triggers import Turn, TurnTrigger
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
 
 
-class LandsMedia(BaseOperator):
-    """An operator whose task leaves files: it tells the declared outlets and OpenLineage of them.
-
-    An error of ours it leaves in XCom, too.
-    """
-
-    _documents: Sequence[Mapping[str, Any]] = ()
-
-    def place_of(self, context: Context, path: str, conn_id: str | None = None) -> storage.Destination:
-        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there."""
-        ti = context["ti"]
-        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
-        return storage.Destination(path, {**place, "map_index": max(ti.map_index or 0, 0)}, conn_id)
-
-    def tell_of(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
-        """Puts the provenance of what was made on the events of the task's outlets."""
-        self._documents = documents
-        provenance.emit(context, self.outlets, documents)
-
-    def get_openlineage_facets_on_complete(self, ti: Any) -> Any:  # noqa: ARG002  # OpenLineage's signature
-        """The landed files as outputs, and who made them; asked by Airflow's OpenLineage provider, if any."""
-        return provenance.lineage(self._documents) if self._documents else None
-
-    @contextlib.contextmanager
-    def _errors_shown(self, context: Context) -> Iterator[None]:
-        """Leaves an error in XCom as a dict, where a page can tell what it was."""
-        try:
-            yield
-        except MediaTaskError as error:
-            try:
-                context["ti"].xcom_push(key="media_error", value=error.to_dict())
-            except Exception:  # whatever keeps us from telling it, the error itself counts
-                self.log.warning("the error could not be written to XCom", exc_info=True)
-            raise
+__all__ = [
+    "DownloadMediaOperator",
+    "GenerateAudioOperator",
+    "GenerateImageOperator",
+    "GenerateMediaBatchOperator",
+    "GenerateVideoOperator",
+    "MediaTaskOperator",
+]
 
 
 class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
@@ -93,6 +69,11 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         what was made, as `DownloadMediaOperator` does with its *destination*; each landed one of `files` then
         has `path`, `sha256`, `size` (bytes) and `content_type`, and the result has `path` and `paths`. A
         retry or a clear after a landing that failed pays nothing: it only lands.
+    :param max_cost: what all submissions of this task may cost, decimal text, whole number or Decimal, in the
+        unit of the connection's price table (`airflow_media_tasks.costs`); default no limit. One that would
+        exceed it is not sent (MediaFundsError).
+    :param min_balance: what the account must have, in its own unit, before a submission is sent; default
+        anything.
     :param retry_policy: default `MediaRetryPolicy`.
     :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
     """
@@ -117,6 +98,8 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         deferrable: bool = True,
         on_unknown_submission: str = STOP,
         save_to: str | None = None,
+        max_cost: str | int | Decimal | None = None,
+        min_balance: str | int | Decimal | None = None,
         retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
@@ -135,10 +118,12 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
         self.deferrable = deferrable
         self.save_to = save_to
+        self.max_cost = None if max_cost is None else costs.decimal_of("max_cost", max_cost)
+        self.min_balance = None if min_balance is None else costs.decimal_of("min_balance", min_balance)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Checks everything, submits unless an earlier try has, and waits."""
-        with self._errors_shown(context):
+        with self.errors_shown(context):
             return self._submit_and_wait(context, Turn(time.time()))
 
     def submit_again(self, context: Context, event: Any) -> dict[str, Any]:
@@ -151,7 +136,23 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         name, checked = hook.check(operation, arguments)
         if self.save_to is not None:
             self.place_of(context, self.save_to)
-        submission = Submission(hook, name, checked, context, self.on_unknown_submission, self.log)
+        prices = costs.Prices.of(hook)
+        if self.max_cost is not None:
+            costs.needed(prices, hook, name)
+
+        def guard(number: int) -> None:
+            if self.max_cost is not None:
+                estimate = costs.needed(prices, hook, name)
+                budget = costs.Budget(self.max_cost)
+                # What failed before may have been charged, unless the provider gives it back.
+                for _ in range(1 if hook.refunds_failures else number):
+                    budget.reserve(0, estimate)
+            if self.min_balance is not None:
+                costs.check_balance(hook, self.min_balance)
+
+        submission = Submission(
+            hook, name, checked, context, self.on_unknown_submission, self.log, before_paying=guard
+        )
         while True:
             try:
                 task = submission.once()
@@ -209,7 +210,11 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         The record learns that it is over, but not before the files are where they are wanted.
         """
         lands = self.save_to is not None and task.status is TaskStatus.SUCCEEDED
-        record = finish(context, task, handed_over=not lands) if task.status.is_terminal else None
+        record = cost = None
+        if task.status.is_terminal:
+            before = Record.load(context)
+            record = finish(context, task, handed_over=not lands)
+            cost = self._cost(context, task, record, known=before is not None and bool(before.finished_at))
         result = super().result(context, task)
         if record is not None:
             arguments = record.arguments or {}
@@ -217,6 +222,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
                 "provider": record.provider,
                 "arguments": arguments,
                 "model": arguments.get("model"),
+                "cost": cost,
                 "submitted_at": record.submitted_after,
                 "finished_at": record.finished_at,
             }
@@ -224,6 +230,30 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             self.tell_of(context, [provenance.document(result, result["files"])])
             return result
         return self._landed(context, task, result, self.save_to)
+
+    def _cost(
+        self, context: Context, task: MediaTask, record: Record | None, *, known: bool
+    ) -> dict[str, Any] | None:
+        """What *task* has cost, as `costs.Prices.told`; it is counted unless it was *known* before."""
+        said = None if task.cost is None else dict(task.cost.__dict__)
+        if record is None:
+            return said
+        try:
+            cost = costs.Prices.of(get_media_hook(record.media_conn_id)).told(record.operation, task)
+        except MediaTaskError as error:
+            # It is made and paid for: a table that was broken meanwhile must not keep it from us.
+            self.log.warning("what it cost in money is not known: %s", error)
+            cost = said
+        if not known:
+            costs.count(
+                cost,
+                succeeded=task.status is TaskStatus.SUCCEEDED,
+                provider=record.provider,
+                operation=record.operation,
+                model=(record.arguments or {}).get("model"),
+                dag_id=context["ti"].dag_id,
+            )
+        return cost
 
     def _landed(
         self, context: Context, task: MediaTask, result: dict[str, Any], save_to: str
@@ -248,7 +278,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         A trigger that crashed or outlived its deferral comes back without its arguments, the task's id among
         them: the record has it.
         """
-        with self._errors_shown(context):
+        with self.errors_shown(context):
             return self._resume(next_method, next_kwargs, context)
 
     def _resume(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -484,7 +514,7 @@ class DownloadMediaOperator(LandsMedia):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Downloads up to four files at once."""
-        with self._errors_shown(context):
+        with self.errors_shown(context):
             made = storage.made_of(self.media)
             place = self.place_of(context, self.destination, self.destination_conn_id)
             documents = storage.land(made, place, self.log)

@@ -20,7 +20,7 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -82,6 +82,8 @@ class Record:
     :param result: the task's dict, where it was complete in the submission's own reply and perhaps
         cannot be asked for again; in a batch, what became of the request.
     :param error: in a batch, why the request failed: the dict of a `MediaTaskError`.
+    :param spent: in a batch with `max_cost`, what the request's ended submissions have cost: `{"amount",
+        "unit"}`, the amount as decimal text.
     """
 
     phase: str
@@ -98,6 +100,7 @@ class Record:
     finished_at: str | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    spent: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be acted upon; a person can write a record, too."""
@@ -148,6 +151,8 @@ class Submission:
     :param on_unknown: what to do when nobody can say whether an earlier submission was accepted: `stop`
         with `SubmissionOutcomeUnknown`, or `resubmit` and perhaps pay twice.
     :param key: of its record.
+    :param before_paying: called with the submission's number in this generation, from 1, whenever a new one
+        is about to be made and before anything is written or sent; what it raises, stops it.
     """
 
     hook: MediaHook
@@ -157,6 +162,7 @@ class Submission:
     on_unknown: str
     log: Any
     key: str = KEY
+    before_paying: Callable[[int], None] | None = None
 
     def once(self) -> MediaTask:
         """The task that this try has to wait for: an earlier submission's where there is one, else a new one.
@@ -231,6 +237,8 @@ class Submission:
         """Writes the intent and sends it, at most once."""
         number = before.number + 1 if before is not None and before.generation == self._generation else 1
         with self.hook as hook:
+            if self.before_paying is not None:
+                self.before_paying(number)
             now = time.time()
             intent = Record(
                 phase="intent",
@@ -243,6 +251,7 @@ class Submission:
                 operation=self.operation,
                 provider=hook.conn_type,
                 arguments=recordable(self.arguments),
+                spent=None if before is None else before.spent,
             )
             intent.save(self.context, self.key)
             hook.send_before = now + LEASE

@@ -89,7 +89,7 @@ class TurnTrigger(BaseTrigger):
 
 
 class _CancelsWhenKilled(BaseTrigger):
-    """What happens at the provider when a user ends an Airflow task that waits: one policy for all triggers."""
+    """What happens at the provider when a user ends an Airflow task that waits: one policy for all."""
 
     media_conn_id: str
 

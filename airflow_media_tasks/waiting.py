@@ -37,6 +37,11 @@ def seconds(name: str, value: Any) -> float:
     return float(number)
 
 
+def made_by(ti: Any) -> dict[str, Any]:
+    """What names the task instance *ti* and its try."""
+    return {name: getattr(ti, name) for name in _MAKER}
+
+
 class WaitsForMediaTask(_Base):
     """Mixed into operators that wait for one provider's task."""
 
@@ -109,7 +114,7 @@ class WaitsForMediaTask(_Base):
         result = {
             **task.to_dict(),
             "media_conn_id": self.media_conn_id,
-            "made_by": {name: getattr(ti, name) for name in _MAKER},
+            "made_by": made_by(ti),
         }
         for name in _NAMED_XCOMS:
             ti.xcom_push(key=name, value=result[name])

@@ -45,7 +45,7 @@ from airflow_media_tasks.operators import GenerateImageOperator
 
 with DAG("many_pictures"):
     GenerateImageOperator.partial(
-        task_id="picture", media_conn_id="vap_default", save_to="{output}/first.png", poll_interval=1
+        task_id="picture", media_conn_id="vap_default", save_to="{output}/first.png", retries=2
     ).expand(prompt=["A lighthouse at dawn"])
 """
 COPIED = ("task_instance", "xcom", "rendered_task_instance_fields")
@@ -89,7 +89,7 @@ def log_in(page: Page, airflow: Deployment) -> None:
 def cards_after(page: Page, count: int) -> float:
     """Wait until more than *count* cards are there; return how long that took, in seconds."""
     begin = time.perf_counter()
-    page.wait_for_function(f"document.querySelectorAll('.card').length > {count}", timeout=60_000)
+    page.locator(".card").nth(count).wait_for(state="attached", timeout=60_000)
     return time.perf_counter() - begin
 
 

@@ -235,7 +235,7 @@ def test_a_retry_submits_only_what_may_yet_succeed(
 def test_what_counts_as_success(
     sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, changes: dict[str, Any], fails: bool
 ) -> None:
-    """`min_success` is a number or a share; `fail` wants all. What was made is landed and told of either way."""
+    """`min_success` is a number or a share; `fail` wants all. Either way what was made is landed."""
     connect("kling")
     operator = batch(tmp_path, foxes(5, _2="[sim:fail=moderation]"), **changes)
     if fails:

@@ -166,7 +166,11 @@ def test_nothing_imports_the_simulator() -> None:
 @pytest.mark.parametrize("library", ["httpx", "tenacity", "aiohttp", "httpx_aiohttp"])
 def test_http_is_in_few_places(library: str) -> None:
     """The day on which httpx is replaced is to be a small diff."""
-    allowed = {"airflow_media_tasks.hooks.conversations", "airflow_media_tasks.downloads"}
+    allowed = {
+        "airflow_media_tasks.hooks.conversations",
+        "airflow_media_tasks.downloads",
+        "airflow_media_tasks.gallery.airflow_api",
+    }
     outside = {name for name in importers_of(library) if ".simulator" not in name}
     assert outside <= allowed
     assert library in ("aiohttp", "httpx_aiohttp", "tenacity") or outside == allowed

@@ -13,7 +13,6 @@ import pytest
 import structlog
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
-from airflow.sdk.execution_time.xcom import XCom
 
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
@@ -399,7 +398,7 @@ def test_a_chain_of_providers(
     assert run.xcom("image", key="media_task_id") == made["id"]
     for task_id in ("image", "failing"):
         link = run.xcom(task_id, key="_link_MediaResultLink")
-        assert f"/media-tasks/item?dag_id=chain&run_id=" in link
+        assert "/media-tasks/item?dag_id=chain&run_id=" in link
         assert link.endswith(f"&task_id={task_id}&map_index=-1")
     result = run.xcom("landed")
     assert len(result["paths"]) == 2

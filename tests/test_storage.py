@@ -187,7 +187,7 @@ def test_usual_values_stay_as_they_are() -> None:
 def test_a_path_may_be_a_plain_one(
     files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """As Airflow takes one: of this machine, and of the working directory if it does not begin at the root."""
+    """As Airflow takes one: of this machine, and of the working directory unless it begins at the root."""
     monkeypatch.chdir(tmp_path)
     for destination in (text, f"{tmp_path}/{text}"):
         (file,) = land([f"{files}/a.png"], destination)

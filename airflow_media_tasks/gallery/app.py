@@ -153,8 +153,9 @@ def _policy() -> str:
     own = [host for part in named if _HOST.fullmatch(host := part.strip())]
     media = " ".join(["'self'", "https:", *(f"http://{host}:*" for host in own)])
     return (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src {media} data:; "
-        f"media-src {media}; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        f"img-src {media} data:; media-src {media}; "
+        "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -390,7 +390,7 @@ def _seconds(start: Any, end: Any) -> float | None:
 
 
 def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str, q: str) -> bool:
-    """Whether *item* passes the filters that Airflow's API does not know; an empty one lets everything pass."""
+    """Whether *item* passes the filters that Airflow's API does not know; an empty one lets all pass."""
     words = f"{item['prompt'] or ''} {item['media_task_id'] or ''}".lower()
     return (
         (not provider or item["provider"] == provider)

@@ -76,6 +76,8 @@ class MediaHook(ConversationHook):
     """Whether a lost submission can be asked for by the `client_ref` it carried."""
     can_cancel: ClassVar[bool] = False
     has_balance: ClassVar[bool] = True
+    refunds_failures: ClassVar[bool] = False
+    """Whether a task that ends failed is known to cost nothing."""
 
     def __init__(self, media_conn_id: str | None = None) -> None:
         super().__init__(media_conn_id)

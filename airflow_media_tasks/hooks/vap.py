@@ -56,6 +56,7 @@ class VapHook(MediaHook):
     base_url = "https://api.vapagent.com"
     id_pattern = re.compile(r"(?:operations/)?[A-Za-z0-9_-]{1,200}")
     id_form = "'<task id>' or 'operations/<operation id>'"
+    refunds_failures = True  # "refund on failure" ([O] vap.md 3)
 
     operations: ClassVar[Mapping[str, Operation]] = {
         "text_to_image": Operation(

@@ -1,0 +1,48 @@
+"""What the operators that leave files have in common: where these go, and who is told of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, Context
+
+from airflow_media_tasks import provenance, storage
+from airflow_media_tasks.task import MediaTaskError
+
+
+class LandsMedia(BaseOperator):
+    """An operator whose task leaves files: it tells the declared outlets and OpenLineage of them.
+
+    An error of ours it leaves in XCom, too.
+    """
+
+    _documents: Sequence[Mapping[str, Any]] = ()
+
+    def place_of(self, context: Context, path: str, conn_id: str | None = None) -> storage.Destination:
+        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there."""
+        ti = context["ti"]
+        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
+        return storage.Destination(path, {**place, "map_index": max(ti.map_index or 0, 0)}, conn_id)
+
+    def tell_of(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Puts the provenance of what was made on the events of the task's outlets."""
+        self._documents = documents
+        provenance.emit(context, self.outlets, documents)
+
+    def get_openlineage_facets_on_complete(self, ti: Any) -> Any:  # noqa: ARG002  # OpenLineage's signature
+        """The landed files as outputs, and who made them; asked by Airflow's OpenLineage provider, if any."""
+        return provenance.lineage(self._documents) if self._documents else None
+
+    @contextlib.contextmanager
+    def errors_shown(self, context: Context) -> Iterator[None]:
+        """Leaves an error in XCom as a dict, where a page can tell what it was."""
+        try:
+            yield
+        except MediaTaskError as error:
+            try:
+                context["ti"].xcom_push(key="media_error", value=error.to_dict())
+            except Exception:  # whatever keeps us from telling it, the error itself counts
+                self.log.warning("the error could not be written to XCom", exc_info=True)
+            raise

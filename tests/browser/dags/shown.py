@@ -1,0 +1,48 @@
+"""What the gallery shows: pictures, a film, a sound, something that failed, something nobody knows about."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_media_tasks.operators import (
+    DownloadMediaOperator,
+    GenerateAudioOperator,
+    GenerateImageOperator,
+    GenerateVideoOperator,
+    MediaTaskOperator,
+)
+
+
+OUTPUT = os.environ["MEDIA_OUTPUT"]
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> a fox"
+QUICK = {"poll_interval": 1, "retries": 2, "retry_delay": timedelta(seconds=1)}
+
+with DAG("shown", default_args=QUICK):
+    GenerateImageOperator.partial(
+        task_id="pictures", media_conn_id="vap_default", save_to=f"{OUTPUT}/pictures/"
+    ).expand(prompt=["A lighthouse at dawn", "A harbour in the fog", "An orange grove"])
+    GenerateImageOperator(
+        task_id="hostile", media_conn_id="vap_default", prompt=HOSTILE, save_to=f"{OUTPUT}/h/"
+    )
+    film = GenerateVideoOperator(
+        task_id="film", media_conn_id="kling_default", prompt="A paper boat on a stream"
+    )
+    DownloadMediaOperator(task_id="land", media=film.output, destination=f"{OUTPUT}/film/")
+    GenerateAudioOperator(
+        task_id="sound", media_conn_id="kling_default", prompt="Rain on a tin roof", save_to=f"{OUTPUT}/s/"
+    )
+    GenerateImageOperator(
+        task_id="refused", media_conn_id="vap_default", prompt="Something else [sim:reject=moderation]"
+    )
+    MediaTaskOperator(
+        task_id="unknown",
+        media_conn_id="vap_default",
+        operation="remove_background",
+        arguments={"image_url": "https://cdn.example/lost.png?[sim:lose-reply*1]"},
+    )
+    GenerateVideoOperator(
+        task_id="slow", media_conn_id="kling_default", prompt="A glacier, for a year [sim:seconds=100000]"
+    )
