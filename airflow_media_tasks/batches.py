@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
 
 from airflow_media_tasks import costs, storage
+from airflow_media_tasks.guards import Guards
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.landing import LandsMedia
@@ -89,6 +90,7 @@ class GenerateMediaBatchOperator(LandsMedia):
     Each request is submitted once, under the same protocol as a `MediaTaskOperator`'s: a killed worker goes
     on where it was. The result (XCom) is a small manifest: `results` (path of the JSON lines, one for each
     request in order), `total`, `submitted`, `succeeded`, `failed`, `errors` (how many of each class),
+    `cost` (as charged, a sum for each unit), `money` (the same in money, as far as the price table gives it),
     `urls` and `paths` (the first ten), `operation`, `provider`, `media_conn_id`, `made_by`. A line of the
     results has `number`, `operation`, `arguments`, `status`, `media_task_id`, `url`, `urls`, `files`,
     `cost`, `error`, `submitted_at`, `finished_at`.
@@ -250,6 +252,10 @@ class _Batch:
         self.results = self._results_path()
         self.records: dict[int, Record | None] = {}
         self.stopped_by: MediaTaskError | None = None
+        self.guards = Guards(self.hook, self.requests, operator.max_cost, operator.min_balance)
+        if operator.max_cost is not None:
+            for request in self.requests:
+                self.guards.settle(request, self._record(request))
 
     def _results_path(self) -> ObjectStoragePath:
         text = self.operator.results
@@ -321,7 +327,8 @@ class _Batch:
 
         :return: unix seconds at which to try again where the provider has no room, else None.
         """
-        room = len(state.left)
+        self.guards.begin()
+        room = before = len(state.left)
         if self.operator.concurrency is not None:
             room = min(room, max(self.operator.concurrency - len(state.waiting), 0))
         todo, refused = deque(state.left[:room]), deque[MediaTaskError]()
@@ -346,6 +353,10 @@ class _Batch:
                 len(state.waiting),
                 len(state.left),
             )
+        if self.guards.exhausted is not None and not state.waiting and len(state.left) == before:
+            # Nothing is under way that could turn out cheaper than was expected.
+            self.log.warning("%s", self.guards.exhausted)
+            self.stopped_by = self.guards.exhausted
         if self.stopped_by is not None:
             state.left = []
         return self._next_turn(state, refused[-1]) if refused and state.left else None
@@ -355,7 +366,7 @@ class _Batch:
     ) -> None:
         """Submits one of *todo* after the other, in one of several threads, until something stops it."""
         with get_media_hook(self.operator.media_conn_id) as hook:
-            while not refused and self.stopped_by is None:
+            while not refused and self.stopped_by is None and self.guards.exhausted is None:
                 try:
                     request = self.requests[todo.popleft()]
                 except IndexError:
@@ -365,7 +376,11 @@ class _Batch:
                 except (MediaRateLimitError, MediaConcurrencyError) as error:
                     todo.append(request.number)
                     refused.append(error)
+                    self.guards.settle(request, self._record(request))
                 except MediaTaskError as error:
+                    if isinstance(error, MediaFundsError) and error.code == "max_cost":
+                        todo.append(request.number)
+                        return
                     self._not_submitted(request, error)
                     if isinstance(error, (MediaAuthError, MediaFundsError)):
                         # All the others would meet the same.
@@ -388,14 +403,20 @@ class _Batch:
             self.operator.on_unknown_submission,
             self.log,
             request.key,
+            lambda _: self.guards.check(hook, request),
         )
 
     def _not_submitted(self, request: Request, error: MediaTaskError) -> None:
         """Notes why a request is not under way."""
         self.log.warning("request %d: %s", request.number, error)
         before = self._record(request)
-        if isinstance(error, SubmissionOutcomeUnknown) and before is not None:
-            # The intent stays: whoever answers the question finds it.
+        if (
+            before is not None
+            and before.phase in ("intent", "submitted", "adopted")
+            and before.fingerprint == self._fingerprint(request)
+        ):
+            # What was, or may have been, accepted stays on record: the next try goes on from there, and so
+            # does whoever answers the question.
             self._save(request, dataclasses.replace(before, error=error.to_dict()))
             return
         same = before is not None and before.generation == self._generation
@@ -413,11 +434,13 @@ class _Batch:
                 provider=self.hook.conn_type,
                 arguments=recordable(request.arguments),
                 error=error.to_dict(),
+                spent=None if before is None else before.spent,
             ),
         )
 
     def _save(self, request: Request, record: Record) -> None:
         self.records[request.number] = record.save(self.context, request.key)
+        self.guards.settle(request, record)
 
     def _next_turn(self, state: State, error: MediaTaskError) -> float | None:
         """When to try again what found no room; None, and the rest fails, if that is too late."""
@@ -463,12 +486,23 @@ class _Batch:
     def _end(self, request: Request, record: Record, task: MediaTask) -> None:
         """Lands what *task* made, if that is wanted, and notes what became of the request."""
         arguments = record.arguments or {}
+        cost = self.guards.prices.told(record.operation, task)
+        if record.finished_at is None:
+            costs.count(
+                cost,
+                task,
+                self.context,
+                provider=record.provider,
+                operation=record.operation,
+                model=arguments.get("model"),
+            )
         result = {
             **dataclasses.replace(task, operation=record.operation).to_dict(),
             "media_conn_id": record.media_conn_id,
             "provider": record.provider,
             "arguments": arguments,
             "model": arguments.get("model"),
+            "cost": cost,
             "submitted_at": record.submitted_after,
             "finished_at": record.finished_at or _now(),
             "made_by": {**made_by(self.context["ti"]), "request": request.number},
@@ -490,6 +524,7 @@ class _Batch:
                 finished_at=result["finished_at"],
                 result=result,
                 error=None if error is None else error.to_dict(),
+                spent=self.guards.spent(request, record, task),
             ),
         )
 

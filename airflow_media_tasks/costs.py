@@ -23,6 +23,7 @@ from decimal import Context as DecimalContext
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.observability import stats
 
 from airflow_media_tasks.hooks.base import MediaHook
@@ -246,17 +247,18 @@ def sums_of_money(costs: Iterable[Mapping[str, Any] | None]) -> list[dict[str, s
     return _sums((one["unit"], one["amount"]) for one in money)
 
 
-def count(cost: Mapping[str, Any] | None, *, succeeded: bool, **tags: Any) -> None:
-    """Adds a task's cost, once it is known, to Airflow's counter `media_tasks.cost`; `unit` is a tag.
+def count(cost: Mapping[str, Any] | None, task: MediaTask, context: Context, **tags: Any) -> None:
+    """Adds the *cost* of an ended *task* to Airflow's counter `media_tasks.cost`; its unit is a tag.
 
     As the provider charged it; where it says nothing of what it made, as the user's table estimates it.
     """
     if cost is None:
         return
-    amount = cost.get("amount") or (cost.get("estimated") if succeeded else None)
-    price = _price(cost.get("unit"), amount)
-    if price is not None:
-        named = {name: str(value) for name, value in {**tags, "unit": price.unit}.items() if value}
+    made = task.status is TaskStatus.SUCCEEDED
+    price = _price(cost.get("unit"), cost.get("amount") or (cost.get("estimated") if made else None))
+    if price is not None and price.amount:
+        tags |= {"dag_id": context["ti"].dag_id, "unit": price.unit}
+        named = {name: str(value) for name, value in tags.items() if value}
         # Counters of statsd and OpenTelemetry take fractions; Airflow's annotation speaks of whole numbers.
         stats.incr(METRIC, float(price.amount), tags=named)  # type: ignore[arg-type]
 

@@ -247,11 +247,11 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         if not known:
             costs.count(
                 cost,
-                succeeded=task.status is TaskStatus.SUCCEEDED,
+                task,
+                context,
                 provider=record.provider,
                 operation=record.operation,
                 model=(record.arguments or {}).get("model"),
-                dag_id=context["ti"].dag_id,
             )
         return cost
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
+from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.submission import KEY, Record, recordable
@@ -159,6 +160,8 @@ def summary_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "succeeded": len(good),
         "failed": len(bad),
         "errors": dict(Counter(line["error"]["type"] for line in bad)),
+        "cost": costs.sums(line["cost"] for line in lines),
+        "money": costs.sums_of_money(line["cost"] for line in lines),
         "operation": operations.pop() if len(operations) == 1 else None,
         "urls": [url for line in good for url in line["urls"]][:_NAMED],
         "paths": paths[:_NAMED],

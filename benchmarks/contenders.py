@@ -183,8 +183,8 @@ CONTENDERS = {
         _ours("", "bench_vap"),
         "VAP",
         requests_are_polls=False,
-        warm_up=30.0,  # what no list shows is asked for alone, each sixth interval
-        window=20.0,
+        warm_up=18.0,
+        window=33.0,  # what no list shows is asked for alone, each sixth interval
     ),
     "single": Contender(
         "ours, single reads (VAP operations, which have no list)",

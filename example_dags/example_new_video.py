@@ -1,7 +1,8 @@
 """A video that lands starts another DAG, which reads where it is, what it cost and what was asked for.
 
-The task that generates the video also lands it, with a JSON document of its provenance beside it. It declares
-an asset, whose event carries the same document, and an alias, which makes an asset of each file that has landed.
+The task that generates the video also lands it, with a JSON document of its provenance beside it. It
+declares an asset, whose event carries the same document, and an alias, which makes an asset of each file
+that has landed.
 
 Connection: `kling_default`. Files: `<MEDIA_OUTPUT>/new/`.
 """

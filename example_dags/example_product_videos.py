@@ -1,7 +1,7 @@
 """Turn a table of products into images, and each image into a video.
 
 Every product is one copy of a task group: VAP makes its image, Luma (hosted by AceData) sets that image in
-motion, and each of the two tasks lands its file in storage before the URL expires. All products wait for their
+motion, and each task lands its own file in storage before the URL expires. All products wait for their
 providers at the same time, and none of them holds a worker slot while it waits.
 
 Connections: `vap_default`, `acedata_default`. Files: `<MEDIA_OUTPUT>/products/<sku>.png` and `.mp4`.

@@ -238,6 +238,7 @@ def main() -> int:
             good = show_run(airflow, options.dag)
             if options.keep:
                 print(f"Airflow is at {airflow.url} (login {airflow.username}, password {airflow.password}).")
+                print(f"What was made: {airflow.url}/plugin/media")
                 print("Ctrl-C stops it.", flush=True)
                 signal.pause()
     except KeyboardInterrupt:

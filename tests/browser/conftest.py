@@ -93,8 +93,10 @@ class Stage:
     def wait_for(self, task_id: str, states: set[str], seconds: float = 90) -> None:
         """Wait until a task is in one of these states."""
         for _ in self.airflow.ticks(seconds, 0.5):
-            if self.state(task_id) in states:
+            state = self.state(task_id)
+            if state in states:
                 return
+            assert state != "failed", self.airflow.log("shown", self.run_id, task_id)[-3000:]
         raise AssertionError(f"{task_id} is {self.state(task_id)}")
 
 
@@ -130,7 +132,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             airflow.wait("hidden", hidden, seconds=180)
             for task_id in ("hostile", "land", "sound"):
                 there.wait_for(task_id, {"success"}, 180)
-            for task_id in ("refused", "unknown"):
+            for task_id in ("refused", "unknown", "lost"):
                 there.wait_for(task_id, {"failed"}, 180)
             there.wait_for("slow", {"deferred"}, 180)
             yield there

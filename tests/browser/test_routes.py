@@ -168,7 +168,7 @@ def test_failed_running_and_unknown_items_say_what_they_are(stage: Stage) -> Non
         ({"kind": "video"}, {"film", "slow"}),
         ({"kind": "audio"}, {"sound"}),
         ({"status": "failed"}, {"refused"}),
-        ({"status": "unknown"}, {"unknown"}),
+        ({"status": "unknown", "task_id": "unknown"}, {"unknown"}),
         ({"q": "LIGHTHOUSE"}, {"pictures"}),
         ({"provider": "kling"}, {"film", "sound", "slow"}),
         ({"since": "2999-01-01T00:00:00Z"}, set()),

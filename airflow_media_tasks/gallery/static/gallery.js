@@ -238,7 +238,8 @@ function stage(item) {
     const file = firstFile(item);
     box.append(player(file, label, false));
     if (kindOf(file) === "video" && file.duration) box.append(el("span", { class: "mark", text: duration(file.duration) }));
-    if (item.files.length > 1) box.append(el("span", { class: "mark left", text: `${item.files.length} files` }));
+    const count = item.files.filter((one) => one.kind !== "thumbnail").length;
+    if (count > 1) box.append(el("span", { class: "mark left", text: `${count} files` }));
   } else if (item.status === "succeeded") {
     box.append(el("p", { class: "note" }, el("b", { text: "No files" })));
   } else if (item.status === "failed" || item.status === "unknown") {
@@ -328,7 +329,7 @@ function showTotals(totals, box) {
     totals.median_seconds === null ? null : [duration(totals.median_seconds), "median"],
     totals.spent.length ? [spentText(totals.spent) + more, "spent"] : null,
     totals.spent_today.length ? [spentText(totals.spent_today), "today"] : null,
-    ...(totals.by_provider.length > 1 ? totals.by_provider.map((one) => [`${one.made}`, `${one.provider}${one.spent.length ? ` (${spentText(one.spent)})` : ""}`]) : []),
+    ...(totals.by_provider.length > 1 ? totals.by_provider.filter((one) => one.made).map((one) => [`${one.made}`, `${one.provider}${one.spent.length ? ` (${spentText(one.spent)})` : ""}`]) : []),
   ];
   box.replaceChildren(...parts.filter(Boolean).map(([value, label]) => el("span", {}, el("strong", { text: value }), ` ${label}`)));
 }
@@ -584,6 +585,17 @@ function route() {
   else showGrid();
 }
 
+// Airflow frames the page without leave to open windows or to navigate Airflow itself: a link that does so is
+// followed from Airflow's own document, which is of the same origin.
+addEventListener("click", (event) => {
+  const link = event.target.closest("a[target]");
+  if (!link || parent === window || event.defaultPrevented) return;
+  if (link.hasAttribute("download") && link.origin === location.origin) return;
+  event.preventDefault();
+  const twin = parent.document.createElement("a");
+  Object.assign(twin, { href: link.href, target: link.target, rel: link.rel });
+  twin.click();
+});
 addEventListener("popstate", route);
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|VIDEO|AUDIO)$/.test(event.target.tagName)) return;

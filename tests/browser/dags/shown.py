@@ -32,17 +32,23 @@ with DAG("shown", default_args=QUICK):
     )
     DownloadMediaOperator(task_id="land", media=film.output, destination=f"{OUTPUT}/film/")
     GenerateAudioOperator(
-        task_id="sound", media_conn_id="kling_default", prompt="Rain on a tin roof", save_to=f"{OUTPUT}/s/"
+        task_id="sound",
+        media_conn_id="kling_default",
+        operation="text_to_audio",
+        prompt="Rain on a tin roof",
+        save_to=f"{OUTPUT}/s/",
     )
     GenerateImageOperator(
         task_id="refused", media_conn_id="vap_default", prompt="Something else [sim:reject=moderation]"
     )
-    MediaTaskOperator(
-        task_id="unknown",
-        media_conn_id="vap_default",
-        operation="remove_background",
-        arguments={"image_url": "https://cdn.example/lost.png?[sim:lose-reply*1]"},
-    )
+    for task_id in ("unknown", "lost"):
+        MediaTaskOperator(
+            task_id=task_id,
+            media_conn_id="vap_default",
+            operation="remove_background",
+            arguments={"image_url": f"https://cdn.example/{task_id}.png?[sim:lose-reply*1]"},
+            retries=0,
+        )
     GenerateVideoOperator(
         task_id="slow", media_conn_id="kling_default", prompt="A glacier, for a year [sim:seconds=100000]"
     )
