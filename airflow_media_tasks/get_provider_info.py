@@ -6,6 +6,16 @@ from typing import Any
 
 
 _HIDDEN = ["schema", "port", "login"]
+_PRICES = {
+    "prices": {
+        "label": "Prices",
+        "description": (
+            'What operations cost, as JSON: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is every '
+            'other operation, "unit" one unit of the provider\'s in money. For max_cost and costs in money.'
+        ),
+        "schema": {"type": ["string", "null"]},
+    }
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -75,6 +85,7 @@ def get_provider_info() -> dict[str, Any]:
                     "relabeling": {"password": "API key", "host": "Base URL"},
                     "placeholders": {"password": "vap_...", "host": "https://api.vapagent.com"},
                 },
+                "conn-fields": _PRICES,
             },
             {
                 "connection-type": "acedata",
@@ -89,6 +100,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": {
+                    **_PRICES,
                     "service": {
                         "label": "Default service",
                         "description": "Completes a short name: text_to_video means veo/text_to_video.",
@@ -117,6 +129,7 @@ def get_provider_info() -> dict[str, Any]:
                         "host": "https://api-singapore.klingai.com",
                     },
                 },
+                "conn-fields": _PRICES,
             },
         ],
     }

@@ -22,8 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "faults"), str(ROOT / "scripts"), str(ROOT)]
 
-from airflow_media_tasks.simulator import Simulator  # noqa: E402  # the paths above come first
 from cluster import Cluster  # noqa: E402  # as above
+
+from airflow_media_tasks.simulator import Simulator  # noqa: E402  # the paths above come first
 
 
 SECONDS = 30.0  # that each film takes

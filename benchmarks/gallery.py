@@ -52,7 +52,7 @@ COPIED = ("task_instance", "xcom", "rendered_task_instance_fields")
 
 
 def multiply(database: Path, results: int) -> None:
-    """Copy the rows of the one picture, each a minute older than the one before, until there are *results*."""
+    """Copy the rows of the one picture, each a minute older than the last, until there are *results*."""
     db = sqlite3.connect(database, timeout=60)
     with db:
         for table in COPIED:

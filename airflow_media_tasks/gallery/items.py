@@ -44,7 +44,7 @@ ADVICE = {
     "SubmissionOutcomeUnknown": "Adopt the task that it became, or submit anew, which may pay twice.",
 }
 
-_results: OrderedDict[tuple[str, int], Any] = OrderedDict()
+_results: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
 
 
 async def result_of(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
@@ -52,11 +52,16 @@ async def result_of(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
 
     Whoever calls this has made sure that the user may read XComs of this DAG.
     """
-    key = (instance["id"], instance["try_number"])
+    return await _final(api, instance, "return_value")
+
+
+async def _final(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Any:
+    """An XCom of a task instance that has ended, which is asked for once: it does not change any more."""
+    key = (instance["id"], instance["try_number"], name)
     if key in _results:
         _results.move_to_end(key)
         return _results[key]
-    value = await xcom(api, instance, "return_value")
+    value = await xcom(api, instance, name)
     _results[key] = value
     while len(_results) > RESULTS:
         _results.popitem(last=False)
@@ -88,10 +93,11 @@ async def item_of(api: AirflowApi, instance: Mapping[str, Any]) -> Json | None:
         if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
             return {**_basics(instance), **_of_result(instance, result)}
         return None
+    read = _final if instance["state"] == "failed" else xcom
     written, error, manifest, rendered = await asyncio.gather(
         record(api, instance),
-        xcom(api, instance, "media_error"),
-        xcom(api, instance, "media_batch"),
+        read(api, instance, "media_error"),
+        read(api, instance, "media_batch"),
         _rendered(instance),
     )
     if isinstance(manifest, dict):

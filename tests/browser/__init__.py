@@ -1,0 +1,1 @@
+"""The gallery on a real Airflow, in a real browser."""

@@ -27,6 +27,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 READER, EDITOR = "reader", "editor"
 PASSWORD = "a-password-for-tests"
 READS = ("DAG:shown", "DAG Runs", "Task Instances", "XComs", "Website", "Plugins", "View Menus")
@@ -113,7 +114,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             for name in ("vap", "kling")
         }
         settings = {
-            "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+            "AIRFLOW__CORE__AUTH_MANAGER": FAB,
             "AIRFLOW__CORE__PARALLELISM": "4",
             "MEDIA_OUTPUT": f"file://{output}",
             **connections,

@@ -64,7 +64,9 @@ def test_a_range_that_is_not_there_is_refused(landed: str, asked: str) -> None:
     assert refused.value.headers == {"Content-Range": f"bytes */{len(CONTENT)}"}
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "image/webp", "video/mp4", "audio/mpeg", "audio/x-wav"])
+@pytest.mark.parametrize(
+    "content_type", ["image/png", "image/webp", "video/mp4", "audio/mpeg", "audio/x-wav"]
+)
 def test_media_is_shown(landed: str, content_type: str) -> None:
     """Pictures, films and sound as what they are."""
     reply = files.send(landed, content_type, None)
@@ -74,7 +76,15 @@ def test_media_is_shown(landed: str, content_type: str) -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    [None, "", "text/html", "image/svg+xml", "application/pdf", "image/png, text/html", "text/html; image/png"],
+    [
+        None,
+        "",
+        "text/html",
+        "image/svg+xml",
+        "application/pdf",
+        "image/png, text/html",
+        "text/html; image/png",
+    ],
 )
 def test_what_could_run_is_only_saved(landed: str, content_type: str | None) -> None:
     """HTML, SVG and the unknown are never shown in Airflow's name."""

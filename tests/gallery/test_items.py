@@ -94,7 +94,14 @@ async def test_a_task_that_returned_something_else_is_not_shown(value: Any) -> N
 
 @pytest.mark.parametrize(
     "files",
-    [[], [None], ["x"], [{}], [{"kind": None, "url": 5, "path": 7}], [{"kind": "video", "url": "javascript:x"}]],
+    [
+        [],
+        [None],
+        ["x"],
+        [{}],
+        [{"kind": None, "url": 5, "path": 7}],
+        [{"kind": "video", "url": "javascript:x"}],
+    ],
 )
 async def test_a_strange_result_breaks_nothing_and_loads_nothing(files: list[Any]) -> None:
     """A result is what somebody's task has returned, so any JSON can be in it."""
@@ -121,7 +128,12 @@ async def test_an_expired_address_is_not_loaded_but_a_landed_copy_is() -> None:
         ("failed", {"phase": "submitted", "media_task_id": "1"}, {"type": "MediaTaskFailed"}, "failed"),
         ("failed", {"phase": "intent"}, {"type": "SubmissionOutcomeUnknown"}, "unknown"),
         ("up_for_retry", {"phase": "intent"}, {"type": "SubmissionOutcomeUnknown"}, "unknown"),
-        ("failed", {"phase": "adopted", "media_task_id": "1"}, {"type": "SubmissionOutcomeUnknown"}, "failed"),
+        (
+            "failed",
+            {"phase": "adopted", "media_task_id": "1"},
+            {"type": "SubmissionOutcomeUnknown"},
+            "failed",
+        ),
         ("failed", None, {"type": "MediaRequestError", "message": "no"}, "failed"),
     ],
 )
@@ -130,7 +142,11 @@ async def test_what_is_not_done_is_told_by_its_record(
 ) -> None:
     """The record says what was submitted, the error why it stopped."""
     known = {
-        **({"media_task": {**record, "arguments": {"prompt": "a fox"}, "operation": "text_to_video"}} if record else {}),
+        **(
+            {"media_task": {**record, "arguments": {"prompt": "a fox"}, "operation": "text_to_video"}}
+            if record
+            else {}
+        ),
         **({"media_error": error} if error else {}),
     }
     made = await item(Api(**known), state=state)
@@ -150,13 +166,21 @@ async def test_a_batch_shows_its_counts_and_its_requests(tmp_path: Path) -> None
             "operation": "text_to_image",
             "arguments": {"prompt": f"picture {number}"},
             "media_task_id": str(number),
-            "files": [{"kind": "image", "path": f"file://{tmp_path}/{number}.png", "content_type": "image/png"}],
+            "files": [
+                {"kind": "image", "path": f"file://{tmp_path}/{number}.png", "content_type": "image/png"}
+            ],
             "error": None if number else {"type": "MediaModerationError", "message": "no"},
         }
         for number in range(150)
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
-    manifest = {"results": f"file://{path}", "total": 150, "succeeded": 149, "failed": 1, "media_conn_id": "x"}
+    manifest = {
+        "results": f"file://{path}",
+        "total": 150,
+        "succeeded": 149,
+        "failed": 1,
+        "media_conn_id": "x",
+    }
     batch = await item(Api(return_value=manifest))
     assert (batch["kind"], batch["batch"]["total"], batch["batch"]["failed"]) == ("batch", 150, 1)
     page = items.batch_items(batch, manifest["results"], 120)

@@ -497,6 +497,8 @@ function values(object) {
 async function showDetail() {
   const mine = ++visit;
   const params = new URLSearchParams(location.search);
+  // Where a task is not mapped, Airflow leaves its placeholder as it is.
+  if (!/^-?\d+$/.test(params.get("map_index"))) params.set("map_index", "-1");
   const inList = list.items.findIndex((item) => query(keyOf(item)) === params.toString());
   const neighbour = (step) => list.items[inList + step];
   const move = (step) => { if (inList >= 0 && neighbour(step)) go(null, itemHref(neighbour(step)), true); };

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from airflow.sdk.observability import stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_media_tasks import costs
+from airflow_media_tasks.costs import Budget, Price, Prices
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.operators import MediaTaskOperator
+from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.task import (
+    MediaCost,
+    MediaFundsError,
+    MediaModerationError,
+    MediaRequestError,
+    MediaTask,
+    MediaTaskError,
+    MediaTaskFailed,
+    TaskStatus,
+)
+
+
+Connect = Callable[..., str]
+Complete = Callable[[Any], Any]
+
+QUICK = "[sim:queued=0] [sim:seconds=0.1]"
+UNITS = {"text_to_video": {"amount": "3", "unit": "units"}, "unit": {"amount": "0.14", "unit": "USD"}}
+DOLLARS = {"*": {"amount": "0.40", "unit": "USD"}}
+
+amounts = st.decimals(min_value=0, max_value=1000, places=4)
+
+
+def video(word: str = "", **arguments: Any) -> MediaTaskOperator:
+    """An operator of a video, quick to look."""
+    usual: dict[str, Any] = {
+        "operation": "text_to_video",
+        "arguments": {"prompt": f"a fox {QUICK} {word}"},
+        "media_conn_id": "kling_default",
+    }
+    return MediaTaskOperator(**{"task_id": "t", "poll_interval": 0.1, **usual, **arguments})
+
+
+def ended(status: TaskStatus = TaskStatus.SUCCEEDED, **cost: str) -> MediaTask:
+    """A task that has ended, and what its provider says of its cost."""
+    return MediaTask("videos/text2video/1", status, cost=MediaCost(**cost) if cost else None)
+
+
+# The price table.
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ([1], "prices must be an object"),
+        ("{", "is no JSON"),
+        ({"text_to_smell": {"amount": "1", "unit": "USD"}}, "'text_to_smell' is neither an operation"),
+        ({"text_to_video": "0.40"}, "must be an object like"),
+        ({"text_to_video": {"amount": "0.40"}}, "must be an object like"),
+        ({"text_to_video": {"amount": 0.4, "unit": "USD"}}, "amount must be a decimal number"),
+        ({"text_to_video": {"amount": "-1", "unit": "USD"}}, "amount must be a decimal number"),
+        ({"text_to_video": {"amount": "NaN", "unit": "USD"}}, "amount must be a decimal number"),
+        ({"text_to_video": {"amount": "1e40", "unit": "USD"}}, "amount must be a decimal number"),
+        ({"text_to_video": {"amount": "1", "unit": ""}}, "unit must be a currency"),
+        ({"unit": {"amount": "1", "unit": "units"}}, "must be in a currency"),
+    ],
+)
+def test_a_wrong_price_is_named(connect: Connect, table: Any, says: str) -> None:
+    """The error says which connection, which entry, and what is allowed."""
+    hook = get_media_hook(connect("kling", extra={"prices": table}))
+    with pytest.raises(MediaRequestError, match=says) as wrong:
+        Prices.of(hook)
+    assert "'kling_default'" in str(wrong.value)
+
+
+def test_the_table_may_be_text(connect: Connect) -> None:
+    """The connection form keeps it as a text of JSON."""
+    hook = get_media_hook(connect("vap", extra={"prices": '{"*": {"amount": "0.40", "unit": "USD"}}'}))
+    assert Prices.of(hook).estimate("text_to_image") == Price(Decimal("0.40"), "USD")
+    assert Prices.of(get_media_hook(connect("vap"))).estimate("text_to_image") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "task", "told"),
+    [
+        (UNITS, ended(unit="units", amount="3.5"), ("3.5", None, {"amount": "0.490", "unit": "USD"})),
+        (UNITS, ended(unit="USD", amount="1.9"), ("1.9", None, {"amount": "1.9", "unit": "USD"})),
+        (UNITS, ended(), (None, "3", {"amount": "0.42", "unit": "USD"})),
+        (DOLLARS, ended(), (None, "0.40", {"amount": "0.40", "unit": "USD"})),
+        (DOLLARS, ended(unit="units", amount="3.5"), ("3.5", None, None)),
+        ({}, ended(unit="units", amount="3.5"), ("3.5", None, None)),
+        ({}, ended(), None),
+        (DOLLARS, ended(TaskStatus.FAILED), None),
+        (DOLLARS, ended(TaskStatus.FAILED, unit="USD", estimated="2"), (None, "2", None)),
+        (DOLLARS, ended(unit="USD", amount="much"), ("much", None, None)),
+    ],
+)
+def test_what_is_told_of_a_cost(connect: Connect, table: Any, task: MediaTask, told: Any) -> None:
+    """The provider's own words stay as they are; money is added where the table or the currency gives it."""
+    prices = Prices.of(get_media_hook(connect("kling", extra={"prices": table})))
+    cost = prices.told("text_to_video", task)
+    assert (cost and (cost["amount"], cost["estimated"], cost.get("money"))) == told
+
+
+# The budget.
+
+
+@given(
+    limit=amounts,
+    steps=st.lists(st.tuples(st.integers(0, 5), amounts, st.none() | amounts), max_size=40),
+)
+def test_a_budget_never_reserves_beyond_its_limit(
+    limit: Decimal, steps: list[tuple[int, Decimal, Decimal | None]]
+) -> None:
+    """What is reserved fits, what does not fit changes nothing, and the sum is exact, whatever the order."""
+    budget = Budget(limit)
+    held: dict[int, Decimal] = {}
+    for number, estimate, actual in steps:
+        before = sum(held.values(), Decimal(0))
+        if before + estimate <= limit:
+            budget.reserve(number, Price(estimate, "USD"))
+            held[number] = held.get(number, Decimal(0)) + estimate
+            assert budget.committed <= limit
+        else:
+            with pytest.raises(MediaFundsError) as stopped:
+                budget.reserve(number, Price(estimate, "USD"))
+            assert stopped.value.code == "max_cost"
+        if actual is not None:
+            budget.settle(number, actual)
+            held[number] = actual
+        assert budget.committed == sum(held.values(), Decimal(0))
+
+
+def test_threads_share_a_budget() -> None:
+    """Of many that want the last money at the same time, only as many get it as there is for."""
+    budget = Budget(Decimal("1.00"))
+
+    def reserve(number: int) -> bool:
+        try:
+            budget.reserve(number, Price(Decimal("0.10"), "USD"))
+        except MediaFundsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(reserve, range(200))) == 10
+    assert budget.committed == Decimal("1.00")
+
+
+# The guards of a single task.
+
+
+@pytest.mark.parametrize(("limit", "paid"), [("0.39", 0), ("0.40", 1), (1, 1), (Decimal("0.399999"), 0)])
+def test_max_cost_stops_before_anything_is_sent(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, limit: Any, paid: int
+) -> None:
+    """A submission that may cost too much leaves neither a record nor a bill."""
+    connect("kling", extra={"prices": DOLLARS})
+    if paid:
+        complete(video(max_cost=limit))
+    else:
+        with pytest.raises(MediaFundsError, match="not sent, and not paid") as stopped:
+            complete(video(max_cost=limit))
+        assert stopped.value.code == "max_cost"
+        assert context["task_state_store"] == {}
+    assert len(sim.ledger()) == paid
+
+
+def test_max_cost_counts_what_failed_before(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete
+) -> None:
+    """Where failures may be charged, each try of a task takes its share of the limit."""
+    connect("kling", extra={"prices": DOLLARS})
+    context["ti"].max_tries = 5
+    operator = video("[sim:fail=provider]", max_cost="0.80")
+    for _ in range(2):
+        with pytest.raises(MediaTaskFailed):
+            complete(operator)
+    with pytest.raises(MediaFundsError):
+        complete(operator)
+    assert len(sim.ledger()) == 2
+
+
+def test_a_guard_does_not_stop_what_is_paid_already(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete
+) -> None:
+    """A retry that finds its task submitted needs no more money."""
+    connect("kling", extra={"prices": DOLLARS})
+    with pytest.raises(MediaTaskError):
+        complete(video("[sim:seconds=60]", timeout=0.2))
+    sim.advance(61)
+    assert complete(video("[sim:seconds=60]", max_cost="0.01", min_balance=10**9))["status"] == "succeeded"
+    assert len(sim.ledger()) == 1
+
+
+def test_max_cost_without_a_price_says_how_to_give_one(
+    sim: Simulator, connect: Connect, complete: Complete
+) -> None:
+    """A limit that nobody can keep is an error, not a limit that is passed over."""
+    connect("kling")
+    with pytest.raises(MediaRequestError, match=r'\{"prices": \{"text_to_video": \{"amount"'):
+        complete(video(max_cost=5))
+    assert sim.requests() == {}
+
+
+@pytest.mark.parametrize(("conn_type", "least"), [("kling", "2000000"), ("vap", 2_000_000)])
+def test_min_balance_asks_the_account(
+    sim: Simulator, connect: Connect, complete: Complete, conn_type: str, least: Any
+) -> None:
+    """An account with too little is left alone; one with enough is used."""
+    conn = connect(conn_type)
+    with pytest.raises(MediaFundsError, match="min_balance is 2000000") as stopped:
+        complete(video(media_conn_id=conn, min_balance=least))
+    assert stopped.value.code == "min_balance"
+    assert sim.ledger() == []
+    complete(video(media_conn_id=conn, min_balance="0.5"))
+    assert len(sim.ledger()) == 1
+
+
+def test_min_balance_where_no_balance_is_shown(sim: Simulator, connect: Connect, complete: Complete) -> None:
+    """AceData's API shows none: that is said, and nothing is sent."""
+    connect("acedata")
+    with pytest.raises(MediaRequestError, match="acedata's API shows no balance"):
+        complete(video(media_conn_id="acedata_default", min_balance=1))
+    assert sim.ledger() == []
+
+
+@pytest.mark.parametrize("wrong", [0.4, True, "much", -1, "Infinity"])
+def test_a_limit_is_an_exact_number(wrong: Any) -> None:
+    """A float is refused where the DAG is read, as is everything else that is no amount."""
+    with pytest.raises(MediaRequestError, match="max_cost must be a decimal number"):
+        video(max_cost=wrong)
+    with pytest.raises(MediaRequestError, match="min_balance must be a decimal number"):
+        video(min_balance=wrong)
+
+
+# What is said of it.
+
+
+def test_the_result_has_the_cost_in_money(sim: Simulator, connect: Connect, complete: Complete) -> None:
+    """As the provider charged it, and in money by the user's table; exact."""
+    connect("kling", extra={"prices": UNITS})
+    cost = complete(video())["cost"]
+    assert cost["unit"] == "units"
+    assert Decimal(cost["money"]["amount"]) == Decimal(cost["amount"]) * Decimal("0.14")
+    assert cost["money"]["unit"] == "USD"
+
+
+class Counted:
+    """A backend of Airflow's metrics that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, float, dict[str, str]]] = []
+
+    def incr(self, stat: str, count: float = 1, rate: float = 1, *, tags: Any = None) -> None:
+        """Counts."""
+        self.seen.append((stat, count, tags))
+
+
+@pytest.fixture
+def counted() -> Any:
+    """What Airflow's metrics are told meanwhile."""
+    backend = Counted()
+    stats.initialize(factory=lambda: backend, export_legacy_names=False)  # type: ignore[arg-type,return-value]  # the one method used
+    yield backend.seen
+    stats.initialize(factory=Counted, export_legacy_names=False)  # type: ignore[arg-type]  # as above
+
+
+def test_the_cost_is_counted_once(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, counted: Any
+) -> None:
+    """A task adds its cost when it ends, with what it is of; a retry that finds it again adds nothing."""
+    connect("kling")
+    operator = video(arguments={"prompt": f"a fox {QUICK}", "model": "kling-v1-6"})
+    cost = complete(operator)["cost"]
+    complete(operator)
+    tags = {
+        "provider": "kling",
+        "operation": "text_to_video",
+        "model": "kling-v1-6",
+        "dag_id": "dag",
+        "unit": "units",
+    }
+    assert counted == [(costs.METRIC, float(cost["amount"]), tags)]
+
+
+def test_a_refunded_failure_counts_nothing(
+    sim: Simulator, connect: Connect, complete: Complete, counted: Any
+) -> None:
+    """What the provider gives back was not spent."""
+    connect("vap")
+    with pytest.raises(MediaModerationError):
+        complete(video("[sim:fail=moderation]", media_conn_id="vap_default"))
+    assert counted == []
+
+
+def test_the_counter_reaches_a_statsd_server(sim: Simulator, connect: Connect, complete: Complete) -> None:
+    """Airflow's own statsd logger, with tags, sends the amount with its fraction over UDP."""
+    statsd = pytest.importorskip("statsd")
+    from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger  # noqa: PLC0415  # needs statsd
+
+    connect("vap")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        client = statsd.StatsClient("127.0.0.1", server.getsockname()[1], prefix="airflow")
+        logger = SafeStatsdLogger(client, influxdb_tags_enabled=True, statsd_influxdb_enabled=True)
+        stats.initialize(factory=lambda: logger, export_legacy_names=False)
+        try:
+            complete(video(media_conn_id="vap_default"))
+            line = server.recv(4096).decode()
+        finally:
+            stats.initialize(factory=Counted, export_legacy_names=False)  # type: ignore[arg-type]  # as above
+            client.close()
+    name, _, value = line.partition(":")
+    assert name.startswith("airflow.media_tasks.cost,")
+    assert "provider=vap" in name
+    assert "unit=USD" in name
+    assert value.endswith("|c")
+    assert float(value.removesuffix("|c")) > 0
