@@ -8,14 +8,23 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import httpx
 from fastapi import HTTPException, Request
 
 
-AT_ONCE = 8
-"""Requests of one page that are under way together; each takes a connection to the metadata database."""
+AT_ONCE = 6
+"""Requests that are under way together, whoever looks at the page.
+
+Each takes a connection to the metadata database, of which an API server has 15, and threads, of which it has
+40: if those that wait for a connection have all threads, those that have one cannot give it back.
+"""
+BACKGROUND = 2
+"""How many of them may be of what nobody waits for."""
 COOKIE = "_token"
+
+_SLOTS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class AirflowApi:
@@ -24,7 +33,7 @@ class AirflowApi:
     :raises HTTPException: 401 without a login; what Airflow answers, if it refuses.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, at_once: int = AT_ONCE) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
         if not token:
@@ -34,7 +43,8 @@ class AirflowApi:
             base_url="http://airflow",
             headers={"Authorization": f"Bearer {token}"},
         )
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._own = asyncio.Semaphore(at_once)
+        self._all = _SLOTS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
 
     async def __aenter__(self) -> AirflowApi:  # noqa: PYI034  # typing.Self is new in Python 3.11
         return self
@@ -44,7 +54,7 @@ class AirflowApi:
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded answer to a request below `/api/v2/`. Raises HTTPException with Airflow's refusal."""
-        async with self._slots:
+        async with self._own, self._all:
             reply = await self._client.request(method, f"/api/v2/{path}", **options)
         if reply.is_error:
             try:

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from airflow_media_tasks.gallery import files, items
-from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
+from airflow_media_tasks.gallery.airflow_api import BACKGROUND, AirflowApi, at, instance_path
 from airflow_media_tasks.links import PREFIX
 from airflow_media_tasks.submission import KEY
 
@@ -246,8 +246,8 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> J
     today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0).isoformat()
     made: list[Json] = []
     after: str | None = ""
-    async with AirflowApi(request) as api:
-        while after is not None and not (made and clock.is_over):
+    async with AirflowApi(request, BACKGROUND) as api:
+        while after is not None and not (made and clock.is_over) and not await request.is_disconnected():
             query = {**filters.query(), "order_by": "-start_date", "limit": 100, "cursor": after}
             listed = await api.call("GET", filters.path(), params=query)
             instances = _readable(user, listed["task_instances"])
