@@ -1,6 +1,6 @@
 """Hundreds of requests in one Airflow task, whose worker and triggerer are killed in the middle.
 
-`BATCH_REQUESTS=1000 scripts/test --faults tests/faults/test_batch.py` is the same with a thousand.
+`BATCH_REQUESTS=1000 scripts/test --faults -k batch` is the same with a thousand.
 """
 
 from __future__ import annotations
