@@ -28,6 +28,7 @@ from airflow.sdk.observability import stats
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.submission import Record
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaCost,
@@ -247,7 +248,7 @@ def sums_of_money(costs: Iterable[Mapping[str, Any] | None]) -> list[dict[str, s
     return _sums((one["unit"], one["amount"]) for one in money)
 
 
-def count(cost: Mapping[str, Any] | None, task: MediaTask, context: Context, **tags: Any) -> None:
+def count(cost: Mapping[str, Any] | None, task: MediaTask, record: Record, context: Context) -> None:
     """Adds the *cost* of an ended *task* to Airflow's counter `media_tasks.cost`; its unit is a tag.
 
     As the provider charged it; where it says nothing of what it made, as the user's table estimates it.
@@ -257,7 +258,13 @@ def count(cost: Mapping[str, Any] | None, task: MediaTask, context: Context, **t
     made = task.status is TaskStatus.SUCCEEDED
     price = _price(cost.get("unit"), cost.get("amount") or (cost.get("estimated") if made else None))
     if price is not None and price.amount:
-        tags |= {"dag_id": context["ti"].dag_id, "unit": price.unit}
+        tags = {
+            "provider": record.provider,
+            "operation": record.operation,
+            "model": (record.arguments or {}).get("model"),
+            "dag_id": context["ti"].dag_id,
+            "unit": price.unit,
+        }
         named = {name: str(value) for name, value in tags.items() if value}
         # Counters of statsd and OpenTelemetry take fractions; Airflow's annotation speaks of whole numbers.
         stats.incr(METRIC, float(price.amount), tags=named)  # type: ignore[arg-type]

@@ -245,14 +245,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             self.log.warning("what it cost in money is not known: %s", error)
             cost = said
         if not known:
-            costs.count(
-                cost,
-                task,
-                context,
-                provider=record.provider,
-                operation=record.operation,
-                model=(record.arguments or {}).get("model"),
-            )
+            costs.count(cost, task, record, context)
         return cost
 
     def _landed(
