@@ -13,6 +13,7 @@ Amounts are decimals from end to end; no float takes part in a sum or a comparis
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import threading
@@ -189,8 +190,11 @@ class Budget:
             self._total = _EXACT.add(_EXACT.subtract(self._total, before), amount)
 
 
-def needed(prices: Prices, hook: MediaHook, operation: str) -> Price:
-    """The estimate of *operation*; raises MediaRequestError, saying how to give one, if there is none."""
+def needed(prices: Prices, hook: MediaHook, operation: str, arguments: Mapping[str, Any]) -> Price:
+    """The estimate of *operation*, times the `count` in its *arguments*.
+
+    :raises MediaRequestError: saying how to give one, if there is none.
+    """
     price = prices.estimate(operation)
     if price is None:
         raise MediaRequestError(
@@ -198,7 +202,8 @@ def needed(prices: Prices, hook: MediaHook, operation: str) -> Price:
             f"does not say it then: add prices to the extra of the connection {hook.media_conn_id!r}, for "
             f'example {{"prices": {{"{operation}": {{"amount": "0.40", "unit": "USD"}}}}}}'
         )
-    return price
+    count = arguments.get("count") or 1
+    return dataclasses.replace(price, amount=_EXACT.multiply(price.amount, Decimal(count)))
 
 
 def spent(prices: Prices, hook: MediaHook, estimate: Price, task: MediaTask) -> Decimal:

@@ -174,6 +174,16 @@ def test_max_cost_stops_before_anything_is_sent(
     assert len(sim.ledger()) == paid
 
 
+def test_max_cost_counts_every_picture(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete
+) -> None:
+    """Four pictures of one submission cost four times the price."""
+    connect("kling", extra={"prices": DOLLARS})
+    hook = get_media_hook("kling_default")
+    assert costs.needed(Prices.of(hook), hook, "text_to_image", {"count": 4}) == Price(Decimal("1.60"), "USD")
+    assert costs.needed(Prices.of(hook), hook, "text_to_image", {}) == Price(Decimal("0.40"), "USD")
+
+
 def test_max_cost_counts_what_failed_before(
     sim: Simulator, connect: Connect, context: Any, complete: Complete
 ) -> None:
