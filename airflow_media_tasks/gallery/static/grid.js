@@ -48,7 +48,8 @@ function filterForm(filters, go) {
   const form = el("form", { class: "filters", role: "search", "aria-label": "Filter the media" },
     el("div", { class: "search" }, symbol("search"),
       el("input", { type: "search", name: "q", placeholder: "Search prompts", "aria-label": "Search prompts", "aria-keyshortcuts": "/", value: filters.q })),
-    toggle, others, el("button", { type: "submit", class: "submit", text: "Show" }));
+    toggle, others, el("button", { type: "submit", class: "submit", text: "Show" }),
+    FILTERS.some((name) => filters[name]) ? el("button", { type: "button", class: "quiet", onclick: () => go(null, `${BASE}/`), text: "Clear" }) : null);
   const apply = () => go(null, `${BASE}/?${query({ ...filters, ...Object.fromEntries(new FormData(form)) })}`);
   form.addEventListener("submit", (event) => { event.preventDefault(); apply(); });
   for (const node of form.querySelectorAll("select")) node.addEventListener("change", apply);
@@ -56,22 +57,20 @@ function filterForm(filters, go) {
   return form;
 }
 
-// What is filtered by, each to be taken away; some come only from a link and have no field of their own.
+// What only a link can filter by, and what has no field of its own; each to be taken away.
 function filterChips(filters, go) {
-  const names = { q: "words", dag_id: "DAG", run_id: "run", task_id: "task", map_index: "copy" };
-  const set = FILTERS.filter((name) => filters[name]);
-  if (!set.length) return null;
-  const text = (name) => (name === "since" || name === "until" ? moment(filters[name]) : filters[name]);
-  return el("p", { class: "set-filters" }, set.map((name) => {
-    const words = `${names[name] || name}: ${text(name)}`;
-    return el("button", { type: "button", title: "Take this filter away", "aria-label": `Take away the filter ${words}`, onclick: () => go(null, `${BASE}/?${query({ ...filters, [name]: "" })}`) },
+  const names = { task_id: "task", map_index: "copy", until: "until" };
+  const set = Object.keys(names).filter((name) => filters[name]);
+  return set.length ? el("p", { class: "set-filters" }, set.map((name) => {
+    const words = `${names[name]} ${name === "until" ? moment(filters[name]) : filters[name]}`;
+    return el("button", { type: "button", "aria-label": `Take away the filter: ${words}`, onclick: () => go(null, `${BASE}/?${query({ ...filters, [name]: "" })}`) },
       el("span", { text: words }), symbol("failed"));
-  }), set.length > 1 ? el("button", { type: "button", class: "quiet", onclick: () => go(null, `${BASE}/`), text: "Clear all" }) : null);
+  })) : null;
 }
 
 function showTotals(totals, box) {
   const more = totals.complete ? "" : "+";
-  const fact = (label, value, ...lines) => el("div", {}, el("dt", { text: label }), el("dd", {}, el("span", { text: value }), lines.map((line) => el("small", { text: line }))));
+  const fact = (label, value, ...lines) => el("div", { class: totals.by_provider.some((one) => one.provider === label) ? "of-provider" : null }, el("dt", { text: label }), el("dd", {}, el("span", { text: value }), lines.map((line) => el("small", { text: line }))));
   const spent = (list) => list.map((one) => spentText([one]) + more);
   const parts = [
     fact("Made", `${totals.made}${more}`, totals.running ? `${totals.running} under way` : "none under way"),
