@@ -18,7 +18,7 @@ def test_the_grid_is_as_it_was_after_a_look_at_one(open_page: Open) -> None:
     expect(page.locator(".card").nth(3)).to_be_visible(timeout=SECONDS)
     link = page.locator(".card .prompt a").last
     link.scroll_into_view_if_needed()
-    height, name = page.evaluate("scrollY"), link.inner_text()
+    height, name = page.evaluate("scrollY"), link.text_content()
     assert height > 0
     link.press("Enter")
     expect(page.locator(".detail")).to_be_visible()
@@ -41,8 +41,8 @@ def test_light_and_dark_follow_the_shell(open_page: Open) -> None:
     expect(root).to_have_attribute("data-theme", "light")
     page.emulate_media(color_scheme="dark")
     expect(root).to_have_attribute("data-theme", "dark")
-    shell = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert root.evaluate("node => getComputedStyle(node).backgroundColor") == shell
+    colour = "node => getComputedStyle(node).backgroundColor"
+    assert root.evaluate(colour) == page.locator("html").evaluate(colour)
 
 
 def test_what_the_clipboard_refuses_is_selected(open_page: Open) -> None:
@@ -50,8 +50,12 @@ def test_what_the_clipboard_refuses_is_selected(open_page: Open) -> None:
     page = open_page()
     page.locator(".card", has_text="A lighthouse at dawn").locator(".prompt a").click(timeout=SECONDS)
     expect(page.locator(".detail")).to_be_visible()
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('refused'))")
-    page.evaluate("document.execCommand = () => false")
+    page.evaluate(
+        """() => {
+            navigator.clipboard.writeText = () => Promise.reject(new Error("refused"));
+            document.execCommand = () => false;
+        }"""
+    )
     page.get_by_role("button", name="Copy prompt").click()
     field = page.get_by_label("Copy prompt: copy this text")
     expect(field).to_be_focused()
@@ -77,7 +81,7 @@ def test_an_error_of_the_server_is_said_in_words(browser: Browser, stage: Stage)
     page = context.new_page()
     refusal = {"status": 503, "json": {"detail": "The database is being moved."}}
     page.route("**/api/items*", lambda route: route.fulfill(**refusal))
-    page.goto(stage.gallery)
+    page.goto(f"{stage.gallery}/")
     expect(page.get_by_role("alert")).to_contain_text("The database is being moved.", timeout=SECONDS)
     page.unroute("**/api/items*")
     page.get_by_role("button", name="Try again").click()
