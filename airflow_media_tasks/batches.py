@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -24,7 +23,7 @@ from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink
 from airflow_media_tasks.provenance import document
-from airflow_media_tasks.requests import Request, checked, line_of, summary_of
+from airflow_media_tasks.requests import Request, State, checked, line_of, summary_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import (
     HOPELESS,
@@ -59,29 +58,6 @@ THREADS = 8
 """Submissions under way at once, and landings."""
 KEEP, FAIL = "keep", "fail"
 _FINAL = (*HOPELESS, SubmissionOutcomeUnknown)
-
-
-@dataclass
-class State:
-    """Where a batch stands; `MediaBatchTrigger` carries it from one worker to the next.
-
-    :param left: numbers of the requests that are yet to be submitted.
-    :param waiting: see `MediaBatchTrigger`.
-    """
-
-    left: list[int] = field(default_factory=list)
-    waiting: list[list[Any]] = field(default_factory=list)
-    refused_since: float | None = None
-    refusals: int = 0
-
-    @classmethod
-    def of_event(cls, event: Any) -> State:
-        """The state that the trigger hands on. Raises MediaProviderError for an event of another kind."""
-        if not isinstance(event, Mapping) or not all(
-            isinstance(event.get(name), list) for name in ("left", "waiting", "ended")
-        ):
-            raise MediaProviderError(f"the trigger's event is no state of a batch: {shown(event, 200)}")
-        return cls(event["left"], event["waiting"], event.get("refused_since"), event.get("refusals") or 0)
 
 
 class GenerateMediaBatchOperator(LandsMedia):
@@ -488,14 +464,7 @@ class _Batch:
         arguments = record.arguments or {}
         cost = self.guards.prices.told(record.operation, task)
         if record.finished_at is None:
-            costs.count(
-                cost,
-                task,
-                self.context,
-                provider=record.provider,
-                operation=record.operation,
-                model=arguments.get("model"),
-            )
+            costs.count(cost, task, record, self.context)
         result = {
             **dataclasses.replace(task, operation=record.operation).to_dict(),
             "media_conn_id": record.media_conn_id,

@@ -13,6 +13,7 @@ Amounts are decimals from end to end; no float takes part in a sum or a comparis
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import threading
@@ -28,6 +29,7 @@ from airflow.sdk.observability import stats
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.operations import shown
+from airflow_media_tasks.submission import Record
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaCost,
@@ -188,8 +190,11 @@ class Budget:
             self._total = _EXACT.add(_EXACT.subtract(self._total, before), amount)
 
 
-def needed(prices: Prices, hook: MediaHook, operation: str) -> Price:
-    """The estimate of *operation*; raises MediaRequestError, saying how to give one, if there is none."""
+def needed(prices: Prices, hook: MediaHook, operation: str, arguments: Mapping[str, Any]) -> Price:
+    """The estimate of *operation*, times the `count` in its *arguments*.
+
+    :raises MediaRequestError: saying how to give one, if there is none.
+    """
     price = prices.estimate(operation)
     if price is None:
         raise MediaRequestError(
@@ -197,7 +202,8 @@ def needed(prices: Prices, hook: MediaHook, operation: str) -> Price:
             f"does not say it then: add prices to the extra of the connection {hook.media_conn_id!r}, for "
             f'example {{"prices": {{"{operation}": {{"amount": "0.40", "unit": "USD"}}}}}}'
         )
-    return price
+    count = arguments.get("count") or 1
+    return dataclasses.replace(price, amount=_EXACT.multiply(price.amount, Decimal(count)))
 
 
 def spent(prices: Prices, hook: MediaHook, estimate: Price, task: MediaTask) -> Decimal:
@@ -247,7 +253,7 @@ def sums_of_money(costs: Iterable[Mapping[str, Any] | None]) -> list[dict[str, s
     return _sums((one["unit"], one["amount"]) for one in money)
 
 
-def count(cost: Mapping[str, Any] | None, task: MediaTask, context: Context, **tags: Any) -> None:
+def count(cost: Mapping[str, Any] | None, task: MediaTask, record: Record, context: Context) -> None:
     """Adds the *cost* of an ended *task* to Airflow's counter `media_tasks.cost`; its unit is a tag.
 
     As the provider charged it; where it says nothing of what it made, as the user's table estimates it.
@@ -257,7 +263,13 @@ def count(cost: Mapping[str, Any] | None, task: MediaTask, context: Context, **t
     made = task.status is TaskStatus.SUCCEEDED
     price = _price(cost.get("unit"), cost.get("amount") or (cost.get("estimated") if made else None))
     if price is not None and price.amount:
-        tags |= {"dag_id": context["ti"].dag_id, "unit": price.unit}
+        tags = {
+            "provider": record.provider,
+            "operation": record.operation,
+            "model": (record.arguments or {}).get("model"),
+            "dag_id": context["ti"].dag_id,
+            "unit": price.unit,
+        }
         named = {name: str(value) for name, value in tags.items() if value}
         # Counters of statsd and OpenTelemetry take fractions; Airflow's annotation speaks of whole numbers.
         stats.incr(METRIC, float(price.amount), tags=named)  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ _PRICES = {
     "prices": {
         "label": "Prices",
         "description": (
-            'What operations cost, as JSON: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is every '
-            'other operation, "unit" one unit of the provider\'s in money. For max_cost and costs in money.'
+            'What operations cost, as JSON: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is '
+            'every other operation, "unit" one unit of the provider\'s in money, for max_cost.'
         ),
         "schema": {"type": ["string", "null"]},
     }

@@ -87,7 +87,7 @@ class Guards:
         return {"amount": f"{total:f}", "unit": estimate.unit}
 
     def _estimate(self, request: Request) -> costs.Price:
-        return costs.needed(self.prices, self._hook, request.operation)
+        return costs.needed(self.prices, self._hook, request.operation, request.arguments)
 
     def _before(self, request: Request, record: Record) -> Decimal:
         """What the record's ended submissions have cost."""

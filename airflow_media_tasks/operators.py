@@ -138,11 +138,11 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             self.place_of(context, self.save_to)
         prices = costs.Prices.of(hook)
         if self.max_cost is not None:
-            costs.needed(prices, hook, name)
+            costs.needed(prices, hook, name, checked)
 
         def guard(number: int) -> None:
             if self.max_cost is not None:
-                estimate = costs.needed(prices, hook, name)
+                estimate = costs.needed(prices, hook, name, checked)
                 budget = costs.Budget(self.max_cost)
                 # What failed before may have been charged, unless the provider gives it back.
                 for _ in range(1 if hook.refunds_failures else number):
@@ -245,14 +245,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             self.log.warning("what it cost in money is not known: %s", error)
             cost = said
         if not known:
-            costs.count(
-                cost,
-                task,
-                context,
-                provider=record.provider,
-                operation=record.operation,
-                model=(record.arguments or {}).get("model"),
-            )
+            costs.count(cost, task, record, context)
         return cost
 
     def _landed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow.sdk import ObjectStoragePath
@@ -102,6 +102,29 @@ def _read(path: str) -> list[Any]:
             f"requests: {shown(path)} cannot be read: {type(error).__name__}: {error}"
         ) from error
     return found
+
+
+@dataclass
+class State:
+    """Where a batch stands; `MediaBatchTrigger` carries it from one worker to the next.
+
+    :param left: numbers of the requests that are yet to be submitted.
+    :param waiting: see `MediaBatchTrigger`.
+    """
+
+    left: list[int] = field(default_factory=list)
+    waiting: list[list[Any]] = field(default_factory=list)
+    refused_since: float | None = None
+    refusals: int = 0
+
+    @classmethod
+    def of_event(cls, event: Any) -> State:
+        """The state that the trigger hands on. Raises MediaProviderError for an event of another kind."""
+        if not isinstance(event, Mapping) or not all(
+            isinstance(event.get(name), list) for name in ("left", "waiting", "ended")
+        ):
+            raise MediaProviderError(f"the trigger's event is no state of a batch: {shown(event, 200)}")
+        return cls(event["left"], event["waiting"], event.get("refused_since"), event.get("refusals") or 0)
 
 
 def line_of(request: Request, record: Record | None, stopped_by: MediaTaskError | None) -> dict[str, Any]:

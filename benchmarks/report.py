@@ -162,7 +162,7 @@ def bounds_table(rows: Sequence[Figures]) -> str:
 
 def cell_of(value: float, most: float) -> str:
     """A number, small shares as one over so many; bold if it is more than *most*."""
-    text = f"1/{1 / value:.3g}" if 0 < value < 0.5 else f"{value:.2f}".rstrip("0").rstrip(".")
+    text = f"1/{1 / value:.3g}" if 0 < value < 0.5 and most <= 1 else f"{value:.2f}".rstrip("0").rstrip(".")
     return text if value <= most else f"**{text}**"
 
 

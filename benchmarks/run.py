@@ -87,9 +87,9 @@ def main() -> None:
     loads = [(name, count) for name in options.only for count in options.tasks or LOADS[name]]
     rows = list(all_measured(loads))
     real = triggerer.measured_all(options.real) if options.real else []
-    parts = [table(rows)] if rows else []
+    parts = [table(rows), bounds_table(rows)] if rows else []
     parts += [real_table(real)] if real else []
-    parts += [bounds_table(rows), f"{described}. {(time.monotonic() - began) / 60:.1f} minutes."]
+    parts += [f"{described}. {(time.monotonic() - began) / 60:.1f} minutes."]
     text = "\n\n".join(parts) + "\n"
     (options.output / "results.md").write_text(text)
     (options.output / "results.json").write_text(json.dumps({"rows": rows, "real": real}, indent=1))

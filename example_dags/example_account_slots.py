@@ -23,8 +23,8 @@ from airflow_media_tasks.operators import GenerateImageOperator, GenerateVideoOp
 
 POOL = os.environ.get("KLING_POOL", "default_pool")
 # Between brackets is what the simulator reads: so many seconds until it is done.
-SCENES = [f"Window {number} of an advent calendar opens [sim:seconds=2]" for number in range(1, 31)]
-STICKERS = [f"Sticker {number}: a star with a face [sim:seconds=2]" for number in range(1, 11)]
+SCENES = [f"Window {number} of an advent calendar opens [sim:seconds=5]" for number in range(1, 31)]
+STICKERS = [f"Sticker {number}: a star with a face [sim:seconds=5]" for number in range(1, 11)]
 
 
 # [START howto_account_slots]

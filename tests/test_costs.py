@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
 from airflow.sdk.observability import stats
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,16 @@ def test_max_cost_stops_before_anything_is_sent(
     assert len(sim.ledger()) == paid
 
 
+def test_max_cost_counts_every_picture(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete
+) -> None:
+    """Four pictures of one submission cost four times the price."""
+    connect("kling", extra={"prices": DOLLARS})
+    hook = get_media_hook("kling_default")
+    assert costs.needed(Prices.of(hook), hook, "text_to_image", {"count": 4}) == Price(Decimal("1.60"), "USD")
+    assert costs.needed(Prices.of(hook), hook, "text_to_image", {}) == Price(Decimal("0.40"), "USD")
+
+
 def test_max_cost_counts_what_failed_before(
     sim: Simulator, connect: Connect, context: Any, complete: Complete
 ) -> None:
@@ -253,7 +264,7 @@ def test_the_result_has_the_cost_in_money(sim: Simulator, connect: Connect, comp
     assert cost["money"]["unit"] == "USD"
 
 
-class Counted:
+class Counted(NoStatsLogger):
     """A backend of Airflow's metrics that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -270,7 +281,7 @@ def counted() -> Any:
     backend = Counted()
     stats.initialize(factory=lambda: backend, export_legacy_names=False)  # type: ignore[arg-type,return-value]  # the one method used
     yield backend.seen
-    stats.initialize(factory=Counted, export_legacy_names=False)  # type: ignore[arg-type]  # as above
+    stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
 
 
 def test_the_cost_is_counted_once(
@@ -317,7 +328,7 @@ def test_the_counter_reaches_a_statsd_server(sim: Simulator, connect: Connect, c
             complete(video(media_conn_id="vap_default"))
             line = server.recv(4096).decode()
         finally:
-            stats.initialize(factory=Counted, export_legacy_names=False)  # type: ignore[arg-type]  # as above
+            stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
             client.close()
     name, _, value = line.partition(":")
     assert name.startswith("airflow.media_tasks.cost,")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ import pytest
 import structlog
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics import stats_utils
 
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
@@ -332,6 +338,229 @@ def test_text_of_a_provider_is_bounded_and_harmless(
             assert not any(character in text for character in "\x1b\x00\r\n")
         assert "forged" in str(failure.value)
         answers.pop(0)
+
+
+# What it may cost, and what it did.
+
+
+def priced(connect: Connect, conn_type: str = "kling", **table: Any) -> str:
+    """A connection whose price table has a video for 0.40 USD, unless told otherwise."""
+    return connect(conn_type, extra={"prices": table or {"text_to_video": {"amount": "0.40", "unit": "USD"}}})
+
+
+@pytest.mark.parametrize("max_cost", ["0.40", "0.4", Decimal("0.400"), 1])
+def test_a_task_within_its_limit_is_made(
+    sim: Simulator, connect: Connect, complete: Complete, max_cost: Any
+) -> None:
+    """The limit itself is allowed, to the last place."""
+    assert complete(video(media_conn_id=priced(connect), max_cost=max_cost))["url"]
+    assert len(sim.ledger()) == 1
+
+
+@pytest.mark.parametrize(
+    ("guard", "code", "says"),
+    [
+        ({"max_cost": "0.39"}, "max_cost", ["0.39 USD", "0.40 USD"]),
+        ({"max_cost": 0}, "max_cost", ["0 USD", "0.40 USD"]),
+        ({"min_balance": "999999999"}, "min_balance", ["999999999", "units"]),
+        ({"max_cost": 1, "min_balance": 999999999}, "min_balance", ["units"]),
+    ],
+)
+def test_a_guard_stops_before_anything_is_paid_or_written(
+    sim: Simulator,
+    connect: Connect,
+    complete: Complete,
+    context: Any,
+    guard: dict[str, Any],
+    code: str,
+    says: list[str],
+) -> None:
+    """MediaFundsError with the guard's code, nothing sent, nothing that a later try could stumble over."""
+    media_conn_id = priced(connect)
+    with pytest.raises(MediaFundsError) as stopped:
+        complete(video(media_conn_id=media_conn_id, **guard))
+    assert stopped.value.code == code
+    assert [part for part in says if part not in str(stopped.value)] == []
+    assert sim.ledger() == []
+    assert not any(route.startswith("POST") for route in sim.requests())
+    assert context["task_state_store"] == {}
+    assert context["pushed"]["media_error"]["code"] == code
+    assert complete(video(media_conn_id=media_conn_id))["url"]
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "operation", "guard", "says"),
+    [
+        ("kling", "text_to_image", {"max_cost": 1}, ["max_cost", "'text_to_image'", '"prices"']),
+        ("acedata", "veo/text_to_video", {"min_balance": 1}, ["min_balance", "acedata"]),
+    ],
+)
+def test_a_guard_that_cannot_be_kept_is_an_error(
+    sim: Simulator,
+    connect: Connect,
+    complete: Complete,
+    conn_type: str,
+    operation: str,
+    guard: dict[str, Any],
+    says: list[str],
+) -> None:
+    """It says what is missing, instead of letting pass what nobody can judge."""
+    connect(conn_type, extra={})
+    with pytest.raises(MediaRequestError) as refused:
+        complete(video(media_conn_id=f"{conn_type}_default", operation=operation, **guard))
+    assert [part for part in says if part not in str(refused.value)] == []
+    assert sim.ledger() == []
+
+
+@pytest.mark.parametrize("name", ["max_cost", "min_balance"])
+@pytest.mark.parametrize("value", [0.5, -1, "-1", "much", "", True, [], "nan", "inf"])
+def test_a_limit_is_a_decimal(name: str, value: Any) -> None:
+    """A wrong one is said where the DAG is written, with its name and value."""
+    with pytest.raises(MediaRequestError, match=f"{name} must be a decimal number from 0") as refused:
+        video(**{name: value})
+    assert repr(value) in str(refused.value)
+
+
+@pytest.mark.parametrize("guard", [{"max_cost": "0.39"}, {"min_balance": "999999999"}])
+def test_a_guard_does_not_stop_what_is_paid_already(
+    sim: Simulator, connect: Connect, complete: Complete, context: Any, guard: dict[str, Any]
+) -> None:
+    """A retry that adopts the task of the try before pays nothing, so there is nothing to guard."""
+    media_conn_id = priced(connect)
+    with pytest.raises(TaskDeferred):
+        video(media_conn_id=media_conn_id).execute(context)
+    assert complete(video(media_conn_id=media_conn_id, **guard))["url"]
+    assert len(sim.ledger()) == 1
+
+
+def test_a_broken_price_table_does_not_hide_what_was_made(
+    sim: Simulator, connect: Connect, complete: Complete, context: Any
+) -> None:
+    """What somebody writes into the connection meanwhile costs the amount in money, not the video."""
+    with pytest.raises(TaskDeferred) as deferred:
+        video(media_conn_id=connect("kling")).execute(context)
+    connect("kling", extra={"prices": {"no_such": 1}})
+    event = asyncio.run(anext(deferred.value.trigger.run())).payload
+    made = video().resume_execution(deferred.value.method_name, {"event": event}, context)
+    assert made["url"]
+    assert made["cost"]["unit"] == "units"
+    assert "money" not in made["cost"]
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "table", "unit", "money"),
+    [
+        ("kling", {"unit": {"amount": "0.14", "unit": "USD"}}, "units", "of units"),
+        ("kling", {"*": {"amount": "9", "unit": "units"}}, "units", None),
+        ("vap", {"*": {"amount": "9", "unit": "USD"}}, "USD", "as charged"),
+        ("acedata", {"*": {"amount": "0.25", "unit": "EUR"}}, "EUR", "as estimated"),
+    ],
+)
+def test_a_result_says_its_cost_in_money(
+    sim: Simulator,
+    connect: Connect,
+    complete: Complete,
+    conn_type: str,
+    table: dict[str, Any],
+    unit: str,
+    money: str | None,
+) -> None:
+    """The provider's figure, in money by the user's table; the table alone where the provider is silent."""
+    cost = complete(video(media_conn_id=priced(connect, conn_type, **table)))["cost"]
+    (paid,) = sim.ledger()
+    assert cost["unit"] == unit
+    charged = Decimal(paid["amount"])
+    if conn_type == "acedata":
+        assert (cost["amount"], cost["estimated"]) == (None, "0.25")
+    else:
+        assert Decimal(cost["amount"]) == charged
+    expected = {
+        "of units": (charged * Decimal("0.14"), "USD"),
+        "as charged": (charged, "USD"),
+        "as estimated": (Decimal("0.25"), "EUR"),
+    }
+    told = cost.get("money")
+    assert (told and (Decimal(told["amount"]), told["unit"])) == (money and expected[money])
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Airflow sends its metrics to a statsd server of ours; gives those of costs that have arrived since."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        for name, value in {
+            "STATSD_ON": "True",
+            "STATSD_HOST": "127.0.0.1",
+            "STATSD_PORT": str(server.getsockname()[1]),
+            "STATSD_INFLUXDB_ENABLED": "True",
+        }.items():
+            monkeypatch.setenv(f"AIRFLOW__METRICS__{name}", value)
+        logger = stats_utils.get_stats_factory()()
+        stats.initialize(factory=lambda: logger, export_legacy_names=False)
+
+        def arrived() -> list[str]:
+            lines = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    lines.append(server.recv(65536).decode())
+            return [line for line in lines if "media_tasks" in line]
+
+        yield arrived
+        logger.statsd.close()
+        stats.initialize(factory=stats_utils.NoStatsLogger, export_legacy_names=True)
+
+
+def test_a_cost_is_counted_once(
+    sim: Simulator, connect: Connect, complete: Complete, metrics: Callable[[], list[str]]
+) -> None:
+    """By Airflow's own statsd client: a retry that finds the task finished does not count it again."""
+    arguments = {"prompt": f"a fox {QUICK}", "model": "kling-v3"}
+    operator = video(media_conn_id=connect("kling"), arguments=arguments)
+    first = complete(operator)
+    tags = "provider=kling,operation=text_to_video,model=kling-v3,dag_id=dag,unit=units"
+    assert metrics() == [f"airflow.media_tasks.cost,{tags}:{float(first['cost']['amount'])}|c"]
+    assert complete(operator)["id"] == first["id"]
+    assert len(sim.ledger()) == 1
+    assert metrics() == []
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "table", "word", "counted"),
+    [
+        (
+            "acedata",
+            {"*": {"amount": "0.25", "unit": "EUR"}},
+            "",
+            "operation=veo/text_to_video,dag_id=dag,unit=EUR:0.25",
+        ),
+        ("acedata", {"*": {"amount": "0.25", "unit": "EUR"}}, "[sim:fail=provider]", None),
+        ("acedata", {}, "", None),
+        ("vap", {"*": {"amount": "9", "unit": "USD"}}, "[sim:fail=provider]", None),
+    ],
+)
+def test_only_a_known_cost_is_counted(
+    sim: Simulator,
+    connect: Connect,
+    complete: Complete,
+    metrics: Callable[[], list[str]],
+    conn_type: str,
+    table: dict[str, Any],
+    word: str,
+    counted: str | None,
+) -> None:
+    """The table's price counts for what was made; for what failed, only what the provider charged."""
+    operator = video(
+        media_conn_id=connect(conn_type, extra={"prices": table}),
+        arguments={"prompt": f"a fox {QUICK} {word}"},
+    )
+    if word:
+        with pytest.raises(MediaTaskFailed):
+            complete(operator)
+    else:
+        complete(operator)
+    expected = [] if counted is None else [f"airflow.media_tasks.cost,provider={conn_type},{counted}|c"]
+    assert metrics() == expected
 
 
 # In Airflow itself.

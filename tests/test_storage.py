@@ -381,13 +381,13 @@ def test_what_a_task_made_is_chosen() -> None:
 def test_any_object_storage_path_works(files: str, asked: list[str]) -> None:
     """What Airflow has a file system for: here fsspec's store in memory, as file and as folder."""
     attach("memory", fs=MemoryFileSystem())
-    first = land([f"{files}/a.png"], "memory://bucket/fox.png")
-    assert first == land([f"{files}/a.png"], "memory://bucket/fox.png")
+    first = land([f"{files}/a.png"], "memory://of-this-test/fox.png")
+    assert first == land([f"{files}/a.png"], "memory://of-this-test/fox.png")
     assert asked == ["/a.png"]
-    (second,) = land([f"{files}/b.png"], "memory://bucket/folder/")
+    (second,) = land([f"{files}/b.png"], "memory://of-this-test/folder/")
     assert ObjectStoragePath(first[0]["path"]).read_bytes() == picture("/a.png")
     assert ObjectStoragePath(second["path"]).read_bytes() == picture("/b.png")
-    left = {path.name for path in ObjectStoragePath("memory://bucket/").iterdir()}
+    left = {path.name for path in ObjectStoragePath("memory://of-this-test/").iterdir()}
     assert left == {"fox.png", "fox.png.json", "folder"}
 
 

@@ -45,8 +45,8 @@ with get_application_builder() as builder:
     may = {{
         "admin": manager.find_role("Admin"),
         {READER!r}: role("Reader", *reads),
-        {EDITOR!r}: role("Editor", *reads, ("can_edit", "DAG:shown"), ("can_edit", "Task Instances"),
-                         ("can_create", "Task Instances")),
+        {EDITOR!r}: role("Editor", *reads, ("can_edit", "DAG:shown"), ("can_edit", "DAG Runs"),
+                         ("can_edit", "Task Instances")),
     }}
     for name, its in may.items():
         password = sys.argv[1] if name == "admin" else {PASSWORD!r}

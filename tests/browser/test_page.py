@@ -155,7 +155,7 @@ def test_a_link_leads_the_shell_to_the_task(open_page: Open, stage: Stage) -> No
 
 def test_an_editor_adopts_what_was_lost(open_page: Open, stage: Stage) -> None:
     """The task goes on with the provider's task that it became; nothing is paid again."""
-    (lost,) = (task for task in stage.simulator.tasks() if "lost.png" in str(task))
+    (lost,) = (entry for entry in stage.simulator.ledger() if "lost.png" in str(entry))
     paid = len(stage.simulator.ledger())
     page = open_page("editor", path=item_path(stage, "lost"))
     page.get_by_label("Another id to adopt").fill(lost["id"], timeout=SECONDS)

@@ -107,6 +107,26 @@ def test_product_videos(
     assert names == [product["sku"] for product in products]
 
 
+def test_batch(airflow: Deployment, simulator: Simulator, output: Path) -> None:
+    """Five pictures in one task: four land, the refused one is a line of the results, each paid for once."""
+    simulator.reset()
+    run = Run(airflow, "example_batch")
+    for _ in airflow.ticks(180.0, 2.0):
+        simulator.advance(1000)
+        if run.states("report") == ["success"]:
+            break
+    assert run.end() == "success"
+    assert len(simulator.ledger()) == 5
+    manifest = run.result("birds")
+    assert (manifest["succeeded"], manifest["errors"]) == (4, {"MediaModerationError": 1})
+    results = Path(manifest["results"].removeprefix("file://"))
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["number"] for line in lines if line["error"]] == [4]
+    for line in lines[:4]:
+        (file,) = (file for file in line["files"] if "path" in file)
+        assert is_sound(file, output / Path(file["path"].removeprefix(f"file://{output}/")))
+
+
 @pytest.fixture(scope="module")
 def runs(
     airflow: Deployment, simulator: Simulator, wait_until_deferred: Callable[[int], None]
