@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Browser, Page, expect
+
+from .conftest import Stage
+
+
+Open = Callable[..., Page]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+SECONDS = 30_000
+
+
+def test_the_grid_is_as_it_was_after_a_look_at_one(open_page: Open) -> None:
+    """Back from an item, the same cards are there, at the same height; the one looked at has the focus."""
+    page = open_page(viewport={"width": 700, "height": 500})
+    expect(page.locator(".card").nth(3)).to_be_visible(timeout=SECONDS)
+    link = page.locator(".card .prompt a").last
+    link.scroll_into_view_if_needed()
+    height, name = page.evaluate("scrollY"), link.text_content()
+    assert height > 0
+    link.press("Enter")
+    expect(page.locator(".detail")).to_be_visible()
+    assert page.evaluate("scrollY") == 0
+    lists: list[str] = []
+    page.on("request", lambda request: "api/totals" in request.url and lists.append(request.url))
+    page.keyboard.press("Escape")
+    expect(page.locator(".card").first).to_be_attached()
+    assert page.evaluate("document.activeElement.textContent") == name
+    assert abs(page.evaluate("scrollY") - height) < 100
+    assert not lists
+
+
+def test_light_and_dark_follow_the_shell(open_page: Open) -> None:
+    """The page has the colours that Airflow around it has, and changes with it, without a reload."""
+    page = open_page(path="/plugin/media", color_scheme="light")
+    inside = page.frame_locator("iframe")
+    expect(inside.locator(".card").first).to_be_visible(timeout=SECONDS)
+    root = inside.locator("html")
+    expect(root).to_have_attribute("data-theme", "light")
+    page.emulate_media(color_scheme="dark")
+    expect(root).to_have_attribute("data-theme", "dark")
+    colour = "node => getComputedStyle(node).backgroundColor"
+    assert root.evaluate(colour) == page.locator("html").evaluate(colour)
+
+
+def test_what_the_clipboard_refuses_is_selected(open_page: Open) -> None:
+    """Where a browser keeps the clipboard from a frame, the text is there, selected, to be copied by hand."""
+    page = open_page()
+    page.locator(".card", has_text="A lighthouse at dawn").locator(".prompt a").click(timeout=SECONDS)
+    expect(page.locator(".detail")).to_be_visible()
+    page.evaluate(
+        """() => {
+            navigator.clipboard.writeText = () => Promise.reject(new Error("refused"));
+            document.execCommand = () => false;
+        }"""
+    )
+    page.get_by_role("button", name="Copy prompt").click()
+    field = page.get_by_label("Copy prompt: copy this text")
+    expect(field).to_be_focused()
+    assert page.evaluate("getSelection().toString()") == "A lighthouse at dawn"
+
+
+def test_a_phone_has_its_filters_behind_a_button(open_page: Open) -> None:
+    """On a small screen the media come first, and the filters when asked for."""
+    page = open_page(**PHONE)
+    expect(page.locator(".card").first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_label("Status")).to_be_hidden()
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Status").select_option("unknown")
+    expect(page.get_by_role("button", name="Filters (1)")).to_be_visible()
+    expect(page.locator(".card .chip.succeeded")).to_have_count(0)
+    assert "status=unknown" in page.url
+
+
+def test_an_error_of_the_server_is_said_in_words(browser: Browser, stage: Stage) -> None:
+    """What the server says is shown, with a button that tries again."""
+    context = browser.new_context()
+    context.add_cookies([{"name": "_token", "value": stage.token("admin"), "url": stage.airflow.url}])
+    page = context.new_page()
+    refusal = {"status": 503, "json": {"detail": "The database is being moved."}}
+    page.route("**/api/items*", lambda route: route.fulfill(**refusal))
+    page.goto(f"{stage.gallery}/")
+    expect(page.get_by_role("alert")).to_contain_text("The database is being moved.", timeout=SECONDS)
+    page.unroute("**/api/items*")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".card").first).to_be_visible(timeout=SECONDS)
+    context.close()
+
+
+def test_what_is_new_appears_by_itself(open_page: Open, stage: Stage) -> None:
+    """While something is under way, a result that comes meanwhile is shown, without a reload."""
+    page = open_page()
+    cards = page.locator(".card", has_text="The unannounced product")
+    expect(cards).to_have_count(1, timeout=SECONDS)
+    page.evaluate("window.here = true")
+    run = stage.airflow.run("hidden")
+    expect(cards).to_have_count(2, timeout=120_000)
+    stage.airflow.wait("hidden", run, seconds=120)
+    expect(cards.first.locator("img")).to_be_visible(timeout=SECONDS)
+    assert page.evaluate("window.here")
