@@ -21,7 +21,7 @@ from airflow_media_tasks.guards import Guards
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.landing import LandsMedia
-from airflow_media_tasks.links import MediaResultLink
+from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.provenance import document
 from airflow_media_tasks.requests import Request, State, checked, line_of, summary_of
 from airflow_media_tasks.retries import MediaRetryPolicy
@@ -109,7 +109,7 @@ class GenerateMediaBatchOperator(LandsMedia):
         "save_to",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "arguments": "json"}
-    operator_extra_links = (MediaResultLink(),)
+    operator_extra_links = (MediaResultLink(), ProviderConsoleLink())
     ui_color = "#e8def8"
 
     def __init__(
@@ -347,24 +347,27 @@ class _Batch:
                     request = self.requests[todo.popleft()]
                 except IndexError:
                     return
+                submission = self._submission(hook, request)
                 try:
-                    task = self._submission(hook, request).once()
+                    task = submission.once()
                 except (MediaRateLimitError, MediaConcurrencyError) as error:
                     todo.append(request.number)
                     refused.append(error)
-                    self.guards.settle(request, self._record(request))
+                    self.guards.settle(request, submission.record)
                 except MediaTaskError as error:
                     if isinstance(error, MediaFundsError) and error.code == "max_cost":
                         todo.append(request.number)
                         return
-                    self._not_submitted(request, error)
+                    # A record that cannot be read stops the batch here, and is not written over.
+                    before = submission.record or self._record(request)
+                    self._not_submitted(request, error, before)
                     if isinstance(error, (MediaAuthError, MediaFundsError)):
                         # All the others would meet the same.
                         self.stopped_by = error
                 else:
-                    record = self._record(request)
+                    record = submission.record
                     if record is None:
-                        raise MediaTaskError(f"the record {request.key!r} has gone")
+                        raise MediaTaskError(f"the record {request.key!r} was not written")
                     if task.status.is_terminal:
                         self._end(request, record, task)
                     else:
@@ -382,10 +385,9 @@ class _Batch:
             lambda _: self.guards.check(hook, request),
         )
 
-    def _not_submitted(self, request: Request, error: MediaTaskError) -> None:
-        """Notes why a request is not under way."""
+    def _not_submitted(self, request: Request, error: MediaTaskError, before: Record | None) -> None:
+        """Notes why a request is not under way; *before* is what stands in its record."""
         self.log.warning("request %d: %s", request.number, error)
-        before = self._record(request)
         if (
             before is not None
             and before.phase in ("intent", "submitted", "adopted")

@@ -5,7 +5,7 @@ before, or in money, comes from the user: the key `prices` in the connection's e
 
     {"text_to_video": {"amount": "3.5", "unit": "units"},     an operation, by its full name
      "*": {"amount": "1", "unit": "units"},                   every other operation
-     "unit": {"amount": "0.14", "unit": "USD"}}               one unit of the provider's, in money
+     "units": {"amount": "0.14", "unit": "USD"}}              one of a unit of the provider's own
 
 No price of any provider is written down here: prices change, and a table that nobody keeps is a wrong one.
 Amounts are decimals from end to end; no float takes part in a sum or a comparison.
@@ -40,7 +40,7 @@ from airflow_media_tasks.task import (
 )
 
 
-ANY, UNIT = "*", "unit"
+ANY = "*"
 METRIC = "media_tasks.cost"
 _PLACES = 12
 _EXACT = DecimalContext(prec=80)
@@ -78,11 +78,11 @@ class Prices:
     """A connection's price table.
 
     :param operations: by an operation's full name, or `*`.
-    :param unit: what one of the provider's own units costs in money.
+    :param units: what one of each of the provider's own units costs in money.
     """
 
     operations: Mapping[str, Price] = field(default_factory=dict)
-    unit: Price | None = None
+    units: Mapping[str, Price] = field(default_factory=dict)
 
     @classmethod
     def of(cls, hook: MediaHook) -> Prices:
@@ -90,7 +90,9 @@ class Prices:
 
         :raises MediaRequestError: naming the connection, the entry and what is wrong with it.
         """
-        table = hook.settings.extra.get("prices") or {}
+        table = hook.settings.extra.get("prices")
+        if table is None or table == "":
+            return cls()
         where = f"the connection {hook.media_conn_id!r}: prices"
         if isinstance(table, str):
             try:
@@ -101,16 +103,18 @@ class Prices:
             raise MediaRequestError(f"{where} must be an object of operation to price, got {shown(table)}")
         prices = {}
         for name, value in table.items():
-            if name not in (*hook.operations, ANY, UNIT):
+            if name not in (*hook.operations, ANY, *hook.units):
                 raise MediaRequestError(
-                    f"{where}: {shown(name)} is neither an operation of {hook.conn_type} nor {ANY!r} nor "
-                    f"{UNIT!r}; there are: {', '.join(sorted(hook.operations))}"
+                    f"{where}: {shown(name)} is neither an operation of {hook.conn_type} nor {ANY!r} nor a "
+                    f"unit of its costs; there are: {', '.join([*sorted(hook.operations), *hook.units])}"
                 )
-            prices[name] = Price.of(f"{where}[{name!r}]", value)
-        unit = prices.pop(UNIT, None)
-        if unit is not None and not _CURRENCY.fullmatch(unit.unit):
-            raise MediaRequestError(f"{where}[{UNIT!r}] must be in a currency like USD, got {unit.unit!r}")
-        return cls(prices, unit)
+            prices[name] = price = Price.of(f"{where}[{name!r}]", value)
+            if name in hook.units and not _CURRENCY.fullmatch(price.unit):
+                raise MediaRequestError(
+                    f"{where}[{name!r}] must be in a currency like USD, got {shown(price.unit)}"
+                )
+        units = {name: prices.pop(name) for name in hook.units if name in prices}
+        return cls(prices, units)
 
     def estimate(self, operation: str) -> Price | None:
         """What *operation* (full name) will cost as the user has it; None if the table does not say."""
@@ -120,9 +124,8 @@ class Prices:
         """*price* in *unit*, if the table gives it: a provider's unit becomes money, never the other way."""
         if price.unit == unit:
             return price.amount
-        if self.unit is not None and self.unit.unit == unit and not _CURRENCY.fullmatch(price.unit):
-            return _EXACT.multiply(price.amount, self.unit.amount)
-        return None
+        one = self.units.get(price.unit)
+        return _EXACT.multiply(price.amount, one.amount) if one is not None and one.unit == unit else None
 
     def told(self, operation: str, task: MediaTask) -> dict[str, Any] | None:
         """What *task* cost, for XCom and provenance: as the provider says it, with `money` where it is known.
@@ -139,9 +142,10 @@ class Prices:
         document: dict[str, Any] = dict(cost.__dict__)
         known = _price(cost.unit, cost.amount or (cost.estimated if made else None))
         if known is not None:
-            currency = known.unit if _CURRENCY.fullmatch(known.unit) else self.unit and self.unit.unit
-            money = self.into(known, currency) if currency else None
-            if money is not None:
+            one = self.units.get(known.unit)
+            currency = known.unit if one is None else one.unit
+            money = self.into(known, currency)
+            if money is not None and _CURRENCY.fullmatch(currency):
                 document["money"] = {"amount": f"{money:f}", "unit": currency}
         return document
 

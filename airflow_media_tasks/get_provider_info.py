@@ -11,7 +11,7 @@ _PRICES = {
         "label": "Prices",
         "description": (
             'What operations cost, as JSON: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is '
-            'every other operation, "unit" one unit of the provider\'s in money, for max_cost.'
+            'every other operation, "units" one of Kling\'s units in money. For max_cost and costs in money.'
         ),
         "schema": {"type": ["string", "null"]},
     }
@@ -71,7 +71,10 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": ["airflow_media_tasks.links.MediaResultLink"],
+        "extra-links": [
+            "airflow_media_tasks.links.MediaResultLink",
+            "airflow_media_tasks.links.ProviderConsoleLink",
+        ],
         "plugins": [
             {"name": "media_tasks", "plugin-class": "airflow_media_tasks.plugin.MediaTasksPlugin"},
         ],

@@ -1,4 +1,4 @@
-"""The button on a task that leads to what it made."""
+"""The buttons on a task that lead to what it made, and to its provider's own account of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from urllib.parse import urlencode
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.types import TaskInstanceKey
+
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.task import MediaTaskError
 
 
 PREFIX = "/media-tasks"
@@ -34,3 +37,20 @@ class MediaResultLink(BaseOperatorLink):
         }
         base = conf.get("api", "base_url", fallback="").rstrip("/")
         return f"{base}{PREFIX}/item?{urlencode(place)}"
+
+
+class ProviderConsoleLink(BaseOperatorLink):
+    """Opens the provider's console, where the account's own usage is shown; no button where there is none."""
+
+    @property
+    def name(self) -> str:
+        """The button's text."""
+        return "Provider console"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002  # Airflow's signature
+        """The same in every phase: it depends on nothing but the connection's type."""
+        try:
+            return get_media_hook(getattr(operator, "media_conn_id", "")).console_url or ""
+        except MediaTaskError:
+            # The task itself says what is wrong with its connection.
+            return ""

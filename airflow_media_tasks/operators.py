@@ -17,7 +17,7 @@ from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.landing import LandsMedia
-from airflow_media_tasks.links import MediaResultLink
+from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
 from airflow_media_tasks.task import (
@@ -80,7 +80,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
 
     template_fields: Sequence[str] = ("operation", "arguments", "media_conn_id", "save_to")
     template_fields_renderers: ClassVar[dict[str, str]] = {"arguments": "json"}
-    operator_extra_links = (MediaResultLink(),)
+    operator_extra_links = (MediaResultLink(), ProviderConsoleLink())
     ui_color = "#e8def8"
 
     named_arguments: ClassVar[tuple[str, ...]] = ()

@@ -58,6 +58,8 @@ SCOUTS = 3
 """Tasks of an operation that are looked at from the start, as long as nobody knows how long it takes."""
 SLOWEST = 4.0
 """How many intervals lie between two looks at a task that is much too late, at most."""
+LONGEST_GAP = 0.2
+"""Seconds between two requests, at most: a few need no spreading, and would be found late by it."""
 BURST = 0.05
 """Seconds of the pace for which requests may be sent together: a loop that wakes for each of them costs twice
 as much."""
@@ -296,13 +298,13 @@ class Poller:
         request.add_done_callback(self._request_ended)
 
     def _gap(self, hook: MediaHook, interval: float, now: float) -> float:
-        """Seconds between two requests: as many as one round needs, evenly over most of its interval."""
+        """Seconds between two requests: many are spread evenly over most of an interval."""
         needed = sum(math.ceil(len(group.watches) / hook.batch_size) for group in self._groups.values())
         # A round is not slowed down by tasks that it finds ended: those still in it are due all the same.
         if now >= self._round_ends:
             self._round, self._round_ends = 0, now + interval
         self._round = max(self._round, needed, 1)
-        return 0.8 * interval / self._round
+        return min(0.8 * interval / self._round, LONGEST_GAP)
 
     def _request_ended(self, request: asyncio.Task[None]) -> None:
         self._requests.discard(request)
@@ -374,6 +376,7 @@ class Poller:
         sent = loop.time()
         try:
             for word in hook.lists_of(group.key):
+                # Tasks that come to its front meanwhile move others to pages that are yet to be read.
                 seen: set[str] = set()
                 page, pages, barren, more = 0, 1, 0, True
                 # The order of a list is nobody's promise: what it hides is asked for by itself, later.
@@ -389,7 +392,7 @@ class Poller:
                         shown = self._tell_page(group, fresh, loop.time())
                         missing -= shown
                         barren += -1 if shown else 1
-                        more = more and answer[1] and bool(fresh)
+                        more = more and answer[1]
                     page += pages
                     # Several at once, but no more than can be of use, nor so many that they hold up the loop.
                     useful = math.ceil(min(missing, LISTED_AT_ONCE) * page / max(len(seen), 1))
@@ -405,7 +408,8 @@ class Poller:
             return
         self._answered(sent)
         now = loop.time()
-        group.next_sweep = max(sent + interval, now)
+        # A task that stood on the first page may stand on the last one then: an interval lies between.
+        group.next_sweep = max(sent + max(interval - (now - sent), interval / 2), now)
         for watch in group.pop_due(now):
             # The list has answered for it, if only by its silence; from now on that is not enough.
             rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below

@@ -11,7 +11,7 @@ from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.links import MediaResultLink
+from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
 
@@ -31,7 +31,7 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("media_task_id", "media_conn_id")
-    operator_extra_links = (MediaResultLink(),)
+    operator_extra_links = (MediaResultLink(), ProviderConsoleLink())
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -142,7 +142,7 @@ class Record:
         return self
 
 
-@dataclass(frozen=True)
+@dataclass
 class Submission:
     """What one try of an operator wants to have submitted.
 
@@ -163,6 +163,8 @@ class Submission:
     log: Any
     key: str = KEY
     before_paying: Callable[[int], None] | None = None
+    record: Record | None = field(default=None, init=False)
+    """What stands in the store, once `once` has looked."""
 
     def once(self) -> MediaTask:
         """The task that this try has to wait for: an earlier submission's where there is one, else a new one.
@@ -170,7 +172,7 @@ class Submission:
         :raises SubmissionOutcomeUnknown: with the candidates and both ways out, see `on_unknown`.
         :raises MediaTaskError: if the submission was certainly refused, or is not possible at present.
         """
-        record = Record.load(self.context, self.key)
+        self.record = record = Record.load(self.context, self.key)
         try:
             task = None if record is None else self._earlier(record)
             return task or self._submit(record)
@@ -187,8 +189,9 @@ class Submission:
     @property
     def submitted_at(self) -> float | None:
         """When the task that `once` returned was submitted, in unix seconds by our clock."""
-        record = Record.load(self.context, self.key)
-        return None if record is None else datetime.fromisoformat(record.submitted_after).timestamp()
+        if self.record is None:
+            return None
+        return datetime.fromisoformat(self.record.submitted_after).timestamp()
 
     @property
     def _generation(self) -> int:
@@ -253,7 +256,7 @@ class Submission:
                 arguments=recordable(self.arguments),
                 spent=None if before is None else before.spent,
             )
-            intent.save(self.context, self.key)
+            self.record = intent.save(self.context, self.key)
             hook.send_before = now + LEASE
             try:
                 task = hook.submit(self.operation, self.arguments, client_ref=intent.client_ref)
@@ -289,11 +292,12 @@ class Submission:
             error=None,
         )
         if adopted != record:
-            adopted.save(self.context, self.key)
+            self.record = adopted.save(self.context, self.key)
         return task
 
     def _put_back(self, before: Record | None) -> None:
         """What was there before a submission that was certainly not accepted."""
+        self.record = before
         if before is None:
             self.context["task_state_store"].delete(self.key)
         else:
@@ -365,8 +369,7 @@ class Submission:
 
     def _question(self, error: SubmissionOutcomeUnknown) -> SubmissionOutcomeUnknown:
         """*error* with the candidates and both ways out, for the person who has to decide."""
-        record = Record.load(self.context, self.key)
-        since = datetime.fromisoformat(record.submitted_after) if record else None
+        since = datetime.fromisoformat(self.record.submitted_after) if self.record else None
         try:
             candidates = self.hook.find_tasks(submitted_after=since, operation=self.operation)
         except MediaTaskError as trouble:

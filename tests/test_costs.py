@@ -33,7 +33,7 @@ Connect = Callable[..., str]
 Complete = Callable[[Any], Any]
 
 QUICK = "[sim:queued=0] [sim:seconds=0.1]"
-UNITS = {"text_to_video": {"amount": "3", "unit": "units"}, "unit": {"amount": "0.14", "unit": "USD"}}
+UNITS = {"text_to_video": {"amount": "3", "unit": "units"}, "units": {"amount": "0.14", "unit": "USD"}}
 DOLLARS = {"*": {"amount": "0.40", "unit": "USD"}}
 
 amounts = st.decimals(min_value=0, max_value=1000, places=4)
@@ -61,6 +61,7 @@ def ended(status: TaskStatus = TaskStatus.SUCCEEDED, **cost: str) -> MediaTask:
     ("table", "says"),
     [
         ([1], "prices must be an object"),
+        ([], "prices must be an object"),
         ("{", "is no JSON"),
         ({"text_to_smell": {"amount": "1", "unit": "USD"}}, "'text_to_smell' is neither an operation"),
         ({"text_to_video": "0.40"}, "must be an object like"),
@@ -70,7 +71,8 @@ def ended(status: TaskStatus = TaskStatus.SUCCEEDED, **cost: str) -> MediaTask:
         ({"text_to_video": {"amount": "NaN", "unit": "USD"}}, "amount must be a decimal number"),
         ({"text_to_video": {"amount": "1e40", "unit": "USD"}}, "amount must be a decimal number"),
         ({"text_to_video": {"amount": "1", "unit": ""}}, "unit must be a currency"),
-        ({"unit": {"amount": "1", "unit": "units"}}, "must be in a currency"),
+        ({"units": {"amount": "1", "unit": "units"}}, "must be in a currency"),
+        ({"credits": {"amount": "1", "unit": "USD"}}, "'credits' is neither .* there are: .*units, balance"),
     ],
 )
 def test_a_wrong_price_is_named(connect: Connect, table: Any, says: str) -> None:
@@ -96,6 +98,7 @@ def test_the_table_may_be_text(connect: Connect) -> None:
         (UNITS, ended(), (None, "3", {"amount": "0.42", "unit": "USD"})),
         (DOLLARS, ended(), (None, "0.40", {"amount": "0.40", "unit": "USD"})),
         (DOLLARS, ended(unit="units", amount="3.5"), ("3.5", None, None)),
+        (UNITS, ended(unit="balance", amount="3.5"), ("3.5", None, None)),
         ({}, ended(unit="units", amount="3.5"), ("3.5", None, None)),
         ({}, ended(), None),
         (DOLLARS, ended(TaskStatus.FAILED), None),
@@ -262,6 +265,17 @@ def test_the_result_has_the_cost_in_money(sim: Simulator, connect: Connect, comp
     assert cost["unit"] == "units"
     assert Decimal(cost["money"]["amount"]) == Decimal(cost["amount"]) * Decimal("0.14")
     assert cost["money"]["unit"] == "USD"
+
+
+def test_what_the_balance_paid_has_its_own_price(
+    sim: Simulator, connect: Connect, complete: Complete
+) -> None:
+    """Kling's balance is no unit: it becomes money by an entry of its own."""
+    connect("kling", extra={"prices": {**UNITS, "balance": {"amount": "0.5", "unit": "EUR"}}})
+    cost = complete(video("[sim:from-balance]"))["cost"]
+    assert cost["unit"] == "balance"
+    assert Decimal(cost["money"]["amount"]) == Decimal(cost["amount"]) / 2
+    assert cost["money"]["unit"] == "EUR"
 
 
 class Counted(NoStatsLogger):

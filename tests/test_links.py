@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airflow.sdk.types import TaskInstanceKey
 
-from airflow_media_tasks.links import PREFIX, MediaResultLink
+from airflow_media_tasks.links import PREFIX, MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.operators import MediaTaskOperator
+
+
+KEY = TaskInstanceKey(dag_id="a b", task_id="group.video", run_id="manual__1+00:00", map_index=7)
 
 
 @pytest.mark.parametrize(
@@ -19,8 +24,27 @@ from airflow_media_tasks.links import PREFIX, MediaResultLink
 def test_the_link_depends_on_the_key_alone(monkeypatch: pytest.MonkeyPatch, base: str, start: str) -> None:
     """Whatever phase or try a task is in, its link leads to its page; names are escaped."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
-    key = TaskInstanceKey(dag_id="a b", task_id="group.video", run_id="manual__1+00:00", map_index=7)
     operator: Any = None
-    link = MediaResultLink().get_link(operator, ti_key=key)
+    link = MediaResultLink().get_link(operator, ti_key=KEY)
     query = "dag_id=a+b&run_id=manual__1%2B00%3A00&task_id=group.video&map_index=7"
     assert link == f"{start}{PREFIX}/item?{query}"
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "starts"),
+    [("acedata", "https://platform.acedata.cloud/"), ("kling", "https://app.klingai.com/"), ("vap", "")],
+)
+def test_the_console_is_that_of_the_connections_provider(
+    connect: Callable[..., str], conn_type: str, starts: str
+) -> None:
+    """It opens where the provider shows the account; without such a page there is no button."""
+    operator = MediaTaskOperator(task_id="t", operation="text_to_video", media_conn_id=connect(conn_type))
+    link = ProviderConsoleLink().get_link(operator, ti_key=KEY)
+    assert link.startswith(starts)
+    assert bool(link) == bool(starts)
+
+
+def test_no_console_without_a_connection() -> None:
+    """A link never fails a task."""
+    operator = MediaTaskOperator(task_id="t", operation="text_to_video", media_conn_id="no_such")
+    assert ProviderConsoleLink().get_link(operator, ti_key=KEY) == ""

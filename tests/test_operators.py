@@ -629,6 +629,8 @@ def test_a_chain_of_providers(
         link = run.xcom(task_id, key="_link_MediaResultLink")
         assert "/media-tasks/item?dag_id=chain&run_id=" in link
         assert link.endswith(f"&task_id={task_id}&map_index=-1")
+    assert run.xcom("image", key="_link_ProviderConsoleLink") in ("", None)
+    assert run.xcom("failing", key="_link_ProviderConsoleLink").startswith("https://app.klingai.com/")
     result = run.xcom("landed")
     assert len(result["paths"]) == 2
     assert all(file["size"] > 1000 and len(file["sha256"]) == 64 for file in result["files"])

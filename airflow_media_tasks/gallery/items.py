@@ -17,7 +17,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, instance_path
 from airflow_media_tasks.get_provider_info import get_provider_info
-from airflow_media_tasks.hooks.operations import Operation
+from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.submission import KEY
 
 
@@ -89,27 +89,21 @@ async def item_of(api: AirflowApi, instance: Mapping[str, Any]) -> Json | None:
     if instance["state"] == "success":
         result = await result_of(api, instance)
         if isinstance(result, dict) and {"results", "total"} <= result.keys():
-            return {**_basics(instance), **_of_batch(result)}
+            return _item(instance, _of_batch(result))
         if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
-            return {**_basics(instance), **_of_result(instance, result)}
+            return _item(instance, _of_result(instance, result))
         return None
     read = _final if instance["state"] == "failed" else xcom
-    written, error, manifest, rendered = await asyncio.gather(
-        record(api, instance),
-        read(api, instance, "media_error"),
-        read(api, instance, "media_batch"),
-        _rendered(instance),
+    written, error, manifest = await asyncio.gather(
+        record(api, instance), read(api, instance, "media_error"), read(api, instance, "media_batch")
     )
     if isinstance(manifest, dict):
-        return {**_basics(instance), **_of_batch(manifest), "error": _error(error)}
+        return _item(instance, {**_of_batch(manifest), "error": _error(error)})
+    fields = instance.get("rendered_fields")
+    rendered = fields if isinstance(fields, dict) else {}
     if written is None and not isinstance(error, dict) and "media_conn_id" not in rendered:
         return None
-    return {**_basics(instance), **_unfinished(instance, written or {}, error, rendered)}
-
-
-async def _rendered(instance: Mapping[str, Any]) -> Json:
-    fields = instance.get("rendered_fields")
-    return fields if isinstance(fields, dict) else {}
+    return _item(instance, _unfinished(instance, written or {}, error, rendered))
 
 
 def _path(instance: Mapping[str, Any]) -> str:
@@ -126,7 +120,9 @@ def key_of(instance: Mapping[str, Any]) -> Json:
     }
 
 
-def _basics(instance: Mapping[str, Any]) -> Json:
+def _item(instance: Mapping[str, Any], made: Json) -> Json:
+    """What is known of every task instance, and what is *made* of this one."""
+    hook = _hook_of(made["provider"])
     dag, run = f"/dags/{_q(instance['dag_id'])}", f"/runs/{_q(instance['dag_run_id'])}"
     task = f"{dag}{run}/tasks/{_q(instance['task_id'])}"
     if instance["map_index"] >= 0:
@@ -138,12 +134,12 @@ def _basics(instance: Mapping[str, Any]) -> Json:
         "name": instance.get("rendered_map_index"),
         "airflow_state": instance["state"],
         "started_at": instance["start_date"],
-        "links": {"dag": dag, "run": dag + run, "task": task, "console": None},
+        "links": {"dag": dag, "run": dag + run, "task": task, "console": hook and hook.console_url},
         "error": None,
         "candidates": [],
         "batch": None,
-        "progress": None,
         "expected_seconds": None,
+        **made,
     }
 
 
@@ -367,17 +363,18 @@ def _error(error: Any) -> Json | None:
 
 def _expected(provider: Any, operation: Any) -> float | None:
     """How long the operation usually takes, as its hook foretells."""
-    known = _operations(provider) if isinstance(provider, str) else {}
+    hook = _hook_of(provider)
+    known = hook.operations if hook else {}
     return float(known[operation].expected_seconds) or None if operation in known else None
 
 
 @functools.cache
-def _operations(provider: str) -> Mapping[str, Operation]:
+def _hook_of(provider: Any) -> type[MediaHook] | None:
     for connection in get_provider_info()["connection-types"]:
         if connection["connection-type"] == provider:
-            operations: Mapping[str, Operation] = resolve_name(connection["hook-class-name"]).operations
-            return operations
-    return {}
+            hook: type[MediaHook] = resolve_name(connection["hook-class-name"])
+            return hook
+    return None
 
 
 def _moment(text: Any) -> datetime | None:

@@ -78,6 +78,8 @@ class AceDataHook(MediaHook):
     conn_type = "acedata"
     hook_name = "AceData Cloud"
     base_url = "https://api.acedata.cloud"
+    # Its usage history, as AceData's own guides name it.
+    console_url = "https://platform.acedata.cloud/console/usages"
     id_pattern = re.compile(rf"(?:{'|'.join(SERVICES)})/[A-Za-z0-9_-]{{1,200}}")
     id_form = "'<service>/<task id>', for example 'veo/...' or 'luma/...'"
     # "Maximum recommended batch size is 50" ([O] acedata.md 3); the server's own limit is unknown.

@@ -70,6 +70,8 @@ class MediaHook(ConversationHook):
     """What a `media_task_id` of this provider looks like."""
     id_form: ClassVar[str]
     """The same in words, for people."""
+    console_url: ClassVar[str | None] = None
+    """Where a person sees what the account has made and paid, https; None where there is no such page."""
     batch_size: ClassVar[int] = 1
     """How many tasks one status request can ask about."""
     client_ref_is_queryable: ClassVar[bool] = False
@@ -78,6 +80,8 @@ class MediaHook(ConversationHook):
     has_balance: ClassVar[bool] = True
     refunds_failures: ClassVar[bool] = False
     """Whether a task that ends failed is known to cost nothing."""
+    units: ClassVar[tuple[str, ...]] = ()
+    """What costs are counted in, where that is no currency; a price table may give each in money."""
 
     def __init__(self, media_conn_id: str | None = None) -> None:
         super().__init__(media_conn_id)

@@ -56,9 +56,12 @@ class KlingHook(MediaHook):
     conn_type = "kling"
     hook_name = "Kling"
     base_url = "https://api-singapore.klingai.com"
+    # The developer console for accounts outside China, as Kling's documentation names it.
+    console_url = "https://app.klingai.com/global/dev"
     id_pattern = re.compile(r"(?:videos|images|audio|general)/(?:[a-z0-9-]+/){1,2}[^/\s?#]{1,200}")
     id_form = "'<path>/<task id>', for example 'videos/text2video/...' or 'images/generations/...'"
     client_ref_is_queryable = True
+    units = ("units", "balance")
 
     operations: ClassVar[Mapping[str, Operation]] = {
         "text_to_video": Operation(
@@ -272,7 +275,6 @@ class KlingHook(MediaHook):
         word = text_at(data, "task_status")
         words = text_at(data, "task_status_msg")
         moderated = bool(_MODERATION.search(words or ""))
-        units = text_at(data, "final_unit_deduction")
         return self.media_task(
             media_task_id,
             self.status_of(word, media_task_id),
@@ -282,7 +284,7 @@ class KlingHook(MediaHook):
                 media_task_id, word, words, MediaModerationError if moderated else MediaTaskFailed
             ),
             operation=name or _only([key for key, op in self.operations.items() if op.path == path]),
-            cost=MediaCost("units", units) if units else None,
+            cost=_cost(data),
             created_at=time_at(data, "created_at"),
             raw=data,
         )
@@ -330,6 +332,19 @@ def _only(names: list[str]) -> str:
 
 def _pop(body: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: body.pop(key) for key in keys if key in body}
+
+
+def _cost(data: Mapping[str, Any]) -> MediaCost | None:
+    """Units of a resource pack or, where none were taken, what the account's balance paid.
+
+    Its currency is not stated ([O] kling.md 2B, 8).
+    """
+    units = text_at(data, "final_unit_deduction")
+    quota = text_at(object_of(data.get("final_balance_deduction")), "quota")
+    for amount, unit in ((units, "units"), (quota, "balance")):
+        if amount is not None and amount.strip("0."):
+            return MediaCost(unit, amount)
+    return MediaCost("units", units) if units else None
 
 
 def _files(data: Mapping[str, Any]) -> Iterator[MediaFile]:

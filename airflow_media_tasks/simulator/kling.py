@@ -335,8 +335,9 @@ def _legacy(call: Call, task: Task) -> dict[str, Any]:
     if state == "failed":
         data["task_status_msg"] = _FAILURES[task.words.text("fail") or "provider"]
     elif state == "succeeded":
-        data["final_unit_deduction"] = str(task.amount)
-        data["final_balance_deduction"] = {"quota": str(task.amount), "list_price": str(task.amount)}
+        pack, balance = ("0", str(task.amount)) if "from-balance" in task.words else (str(task.amount), "0")
+        data["final_unit_deduction"] = pack
+        data["final_balance_deduction"] = {"quota": balance, "list_price": balance}
         data["task_result"] = {} if "no-output" in task.words else _legacy_result(call, task)
         parent = task.request.get("video_id")
         if isinstance(parent, str) and parent in call.world.outputs:

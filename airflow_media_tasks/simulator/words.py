@@ -32,6 +32,7 @@ _BARE = {
     "missing-from-batch",
     "temporary",
     "watermark",
+    "from-balance",
 }
 
 

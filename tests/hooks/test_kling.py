@@ -13,6 +13,7 @@ from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
     MediaConcurrencyError,
+    MediaCost,
     MediaFundsError,
     MediaModerationError,
     MediaNotFoundError,
@@ -401,6 +402,26 @@ def test_video_shows_length_id_expiry_and_cost(hook: KlingHook) -> None:
     assert (video.id, video.duration, video.expires_at) == ("v-1", 5.1, made + timedelta(days=30))
     assert (video.width, video.height) == (None, None)
     assert (task.cost.unit, task.cost.amount, task.created_at) == ("units", "3.5", made)
+
+
+@pytest.mark.parametrize(
+    ("units", "balance", "cost"),
+    [
+        ("3.5", {"quota": "0.00"}, MediaCost("units", "3.5")),
+        ("3.5", {"quota": "1.2"}, MediaCost("units", "3.5")),
+        ("0", {"quota": "1.2", "list_price": "1.4"}, MediaCost("balance", "1.2")),
+        (None, {"quota": "1.2"}, MediaCost("balance", "1.2")),
+        ("0", {"quota": "0"}, MediaCost("units", "0")),
+        (None, None, None),
+        (None, "free", None),
+    ],
+)
+def test_cost_is_units_or_what_the_balance_paid(
+    hook: KlingHook, units: Any, balance: Any, cost: MediaCost | None
+) -> None:
+    """A task of an account without a resource pack is paid by the balance."""
+    told = {"final_unit_deduction": units, "final_balance_deduction": balance}
+    assert read(hook, task_status="succeed", task_result={"videos": [{"url": URL}]}, **told).cost == cost
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,10 @@ function waitingNote(item) {
   const since = item.submitted_at || item.started_at;
   const gone = since ? Math.max((Date.now() - Date.parse(since)) / 1000, 0) : null;
   const usual = item.expected_seconds;
-  const late = usual && gone > usual && item.progress === null;
+  const late = usual && gone > usual;
   const bar = el("progress", { max: "1", "aria-label": "Progress" });
   // A bar without a value moves: it goes on, and nobody can say how long.
-  if (item.progress !== null) bar.value = item.progress;
-  else if (usual && gone !== null && !late) bar.value = gone / usual;
+  if (usual && gone !== null && !late) bar.value = gone / usual;
   const words = item.status === "queued" ? (item.media_task_id ? "Queued at the provider" : "Waiting for its turn") : "Being made";
   const time = gone === null ? "" : late ? `${duration(gone)}; usual are ${duration(usual)}` : usual ? `${duration(gone)} of about ${duration(usual)}` : duration(gone);
   return el("div", { class: "note wide" }, symbol(item.status), el("b", { text: words }), bar, el("p", { text: time }));

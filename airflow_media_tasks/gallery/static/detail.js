@@ -239,7 +239,7 @@ export class Detail {
       el("div", { class: "tools" }, item.media_task_id ? copyButton("Copy id", item.media_task_id) : null,
         item.reference ? copyButton("Copy reference for a DAG", item.reference) : null,
         item.prompt ? copyButton("Copy prompt", item.prompt) : null,
-        links.console ? el("a", { class: "link", href: links.console, target: "_blank", rel: "noopener noreferrer" }, symbol("out"), "Provider's console") : null));
+        links.console ? el("a", { class: "link", href: links.console, target: "_blank", rel: "noopener noreferrer" }, symbol("out"), "Provider console") : null));
   }
 }
 
