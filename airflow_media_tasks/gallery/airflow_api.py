@@ -6,6 +6,7 @@ So it is Airflow that decides what somebody may see or change, and nothing here 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -24,16 +25,30 @@ BACKGROUND = 2
 """How many of them may be of what nobody waits for."""
 COOKIE = "_token"
 
-_SLOTS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+class _Traffic:
+    """What is under way in one event loop, whoever looks at the page."""
+
+    def __init__(self) -> None:
+        self.all = asyncio.Semaphore(AT_ONCE)
+        self.background = asyncio.Semaphore(BACKGROUND)
+        self.awaited = 0
+        """Answers that somebody waits for."""
+        self.quiet = asyncio.Event()
+        self.quiet.set()
+
+
+_TRAFFIC: WeakKeyDictionary[asyncio.AbstractEventLoop, _Traffic] = WeakKeyDictionary()
 
 
 class AirflowApi:
     """The API as the user of *request* may use it.
 
+    :param background: whether nobody waits for the answer: then its requests wait for those of all others.
     :raises HTTPException: 401 without a login; what Airflow answers, if it refuses.
     """
 
-    def __init__(self, request: Request, at_once: int = AT_ONCE) -> None:
+    def __init__(self, request: Request, *, background: bool = False) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
         if not token:
@@ -43,18 +58,32 @@ class AirflowApi:
             base_url="http://airflow",
             headers={"Authorization": f"Bearer {token}"},
         )
-        self._own = asyncio.Semaphore(at_once)
-        self._all = _SLOTS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
+        self._background = background
+        loop = asyncio.get_running_loop()
+        if loop not in _TRAFFIC:
+            _TRAFFIC[loop] = _Traffic()
+        self._traffic = _TRAFFIC[loop]
 
     async def __aenter__(self) -> AirflowApi:  # noqa: PYI034  # typing.Self is new in Python 3.11
+        if not self._background:
+            self._traffic.awaited += 1
+            self._traffic.quiet.clear()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if not self._background:
+            self._traffic.awaited -= 1
+            if not self._traffic.awaited:
+                self._traffic.quiet.set()
         await self._client.aclose()
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded answer to a request below `/api/v2/`. Raises HTTPException with Airflow's refusal."""
-        async with self._own, self._all:
+        async with AsyncExitStack() as stack:
+            if self._background:
+                await stack.enter_async_context(self._traffic.background)
+                await self._traffic.quiet.wait()
+            await stack.enter_async_context(self._traffic.all)
             reply = await self._client.request(method, f"/api/v2/{path}", **options)
         if reply.is_error:
             try:

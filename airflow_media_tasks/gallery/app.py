@@ -23,13 +23,15 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from airflow_media_tasks.gallery import files, items
-from airflow_media_tasks.gallery.airflow_api import BACKGROUND, AirflowApi, at, instance_path
+from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.links import PREFIX
 from airflow_media_tasks.submission import KEY
 
 
 PAGE = 60
 """Items of a page."""
+SEARCHED = 100
+"""Task instances that are listed together where most of them are not shown; Airflow gives no more."""
 BUDGET = 0.8
 """Seconds after which a search answers with what it has, and says how far back it has looked."""
 RUNNING = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting", "awaiting_input")
@@ -178,10 +180,12 @@ async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, 
     async with AirflowApi(request) as api:
         after: str | None = _decoded(cursor)
         while after is not None and len(found) < PAGE // 2 and not (looked_back_to and clock.is_over):
-            query = {**filters.query(), "order_by": "-start_date", "limit": PAGE, "cursor": after}
+            limit = SEARCHED if filters.q else PAGE
+            query = {**filters.query(), "order_by": "-start_date", "limit": limit, "cursor": after}
             listed = await api.call("GET", filters.path(), params=query)
             instances = _readable(user, listed["task_instances"])
-            made = await asyncio.gather(*(items.item_of(api, instance) for instance in instances))
+            wanted = [instance for instance in instances if items.may_match(instance, filters.q)]
+            made = await asyncio.gather(*(items.item_of(api, instance) for instance in wanted))
             found += [item for item in made if item is not None and filters.wants(item)]
             if instances:
                 looked_back_to = instances[-1]["start_date"] or looked_back_to
@@ -246,13 +250,16 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> J
     today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0).isoformat()
     made: list[Json] = []
     after: str | None = ""
-    async with AirflowApi(request, BACKGROUND) as api:
+    looked_back_to = ""
+    async with AirflowApi(request, background=True) as api:
         while after is not None and not (made and clock.is_over) and not await request.is_disconnected():
-            query = {**filters.query(), "order_by": "-start_date", "limit": 100, "cursor": after}
+            query = {**filters.query(), "order_by": "-start_date", "limit": SEARCHED, "cursor": after}
             listed = await api.call("GET", filters.path(), params=query)
             instances = _readable(user, listed["task_instances"])
-            some = await asyncio.gather(*(items.item_of(api, instance) for instance in instances))
+            wanted = [instance for instance in instances if items.may_match(instance, filters.q)]
+            some = await asyncio.gather(*(items.item_of(api, instance) for instance in wanted))
             made += [item for item in some if item is not None and filters.wants(item)]
+            looked_back_to = instances[-1]["start_date"] or looked_back_to if instances else looked_back_to
             after = listed.get("next_cursor") if listed["task_instances"] else None
     counts: dict[str, int] = defaultdict(int)
     providers: dict[str, list[Json]] = defaultdict(list)
@@ -284,6 +291,7 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> J
             for provider, own in sorted(providers.items())
         ],
         "complete": after is None,
+        "complete_today": after is None or "" < looked_back_to < today,
     }
 
 
@@ -315,23 +323,24 @@ async def landed_file(
 ) -> Response:
     """A landed file of a task instance, by its number: which path that is, is in our own record alone."""
     _must_read(user, place.dag_id)
-    async with AirflowApi(request) as api:
-        instance = await _instance(api, place)
-        result = await items.result_of(api, instance) if instance["state"] == "success" else None
-        if result is None:
-            result = await items.xcom(api, instance, "media_batch")
+    result = items.listed_of(place.model_dump(exclude={"number"}))
+    if result is None:
+        async with AirflowApi(request) as api:
+            instance = await _instance(api, place)
+            result = await items.result_of(api, instance) if instance["state"] == "success" else None
+            if result is None:
+                result = await items.xcom(api, instance, "media_batch")
     if place.number is not None and isinstance(result, dict) and "results" in result:
-        basis = {**items.key_of(instance), "batch": {"results": result["results"]}}
-        result = await asyncio.to_thread(_line_of, basis, place.number)
+        result = await asyncio.to_thread(_line_of, result["results"], place.number)
     file = items.file_at(result, n)
     if file is None:
         raise HTTPException(404, "no file of this number has landed")
     return await asyncio.to_thread(files.send, file["path"], file.get("content_type"), range_header)
 
 
-def _line_of(item: Json, number: int) -> Json | None:
+def _line_of(path: str, number: int) -> Json | None:
     try:
-        return items.line_at(item["batch"]["results"], number)
+        return items.line_at(path, number)
     except Exception:  # noqa: BLE001  # fsspec lets each store raise errors of its own
         return None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pkgutil import resolve_name
 from typing import Any
@@ -26,6 +27,9 @@ OPERATORS = "Media|Generate"
 RESULTS = 20_000
 """Results that one API server remembers; what has succeeded does not change any more."""
 BATCH_PAGE = 60
+_LIKE_AN_ID = re.compile(r"(?=.*\d)[\w/.:-]{8,}")
+_TRUNCATED = "max_templated_field_length"
+"""What Airflow writes into a rendered argument of which it kept only the beginning."""
 
 Json = dict[str, Any]
 
@@ -44,7 +48,11 @@ ADVICE = {
     "SubmissionOutcomeUnknown": "Adopt the task that it became, or submit anew, which may pay twice.",
 }
 
+LISTED_FOR = 60.0
+"""Seconds for which a task instance that was listed is taken to be as it was."""
+
 _results: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
+_listed: OrderedDict[tuple[Any, ...], tuple[float, Any]] = OrderedDict()
 
 
 async def result_of(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
@@ -58,14 +66,27 @@ async def result_of(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
 async def _final(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Any:
     """An XCom of a task instance that has ended, which is asked for once: it does not change any more."""
     key = (instance["id"], instance["try_number"], name)
-    if key in _results:
-        _results.move_to_end(key)
-        return _results[key]
-    value = await xcom(api, instance, name)
-    _results[key] = value
-    while len(_results) > RESULTS:
-        _results.popitem(last=False)
+    value = _results[key] if key in _results else await xcom(api, instance, name)
+    _remember(_results, key, value)
+    if isinstance(value, dict) and value.keys() & {"files", "results"}:
+        _remember(_listed, tuple(key_of(instance).values()), (time.monotonic(), value))
     return value
+
+
+def _remember(values: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    values[key] = value
+    values.move_to_end(key)
+    while len(values) > RESULTS:
+        values.popitem(last=False)
+
+
+def listed_of(place: Mapping[str, Any]) -> Any:
+    """What the task instance with the key *place* returned, if somebody has listed it a moment ago; or None.
+
+    A page of pictures asks for all of them at once, and has just been listed.
+    """
+    moment, value = _listed.get(tuple(place.values()), (0.0, None))
+    return value if time.monotonic() - moment < LISTED_FOR else None
 
 
 async def xcom(api: AirflowApi, instance: Mapping[str, Any], key: str) -> Any:
@@ -401,6 +422,26 @@ def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str,
         and (not status or item["status"] == status)
         and (not q or q.lower() in words)
     )
+
+
+def may_match(instance: Mapping[str, Any], q: str) -> bool:
+    """Whether the rendered arguments of a task instance leave it open that its item has *q* in its prompt.
+
+    They come with the list of instances, so most of what is not searched for need not be looked at.
+    """
+    fields = instance.get("rendered_fields")
+    if not isinstance(fields, dict) or not fields or _LIKE_AN_ID.fullmatch(q):
+        return True
+    text = "\n".join(_texts(fields))
+    return q.lower() in text.lower() or _TRUNCATED in text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 class Clock:

@@ -86,6 +86,18 @@ async def test_what_has_succeeded_is_asked_for_once() -> None:
     assert len(api.asked) == 2
 
 
+async def test_what_was_listed_a_moment_ago_is_known_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of a page are asked for right after it; a while later Airflow is asked again."""
+    place = items.key_of(INSTANCE)
+    assert items.listed_of({**place, "task_id": "another"}) is None
+    await item(Api(return_value=RESULT))
+    assert items.listed_of(place) == RESULT
+    await item(Api(media_error={"type": "MediaTaskFailed"}), state="failed")
+    assert items.listed_of(place) == RESULT
+    monkeypatch.setattr(items, "LISTED_FOR", 0.0)
+    assert items.listed_of(place) is None
+
+
 @pytest.mark.parametrize("value", [None, 5, "text", [], {}, {"files": []}, {"media_conn_id": "x"}])
 async def test_a_task_that_returned_something_else_is_not_shown(value: Any) -> None:
     """Whatever other operators with a similar name have put into XCom."""
@@ -199,3 +211,24 @@ def test_only_files_that_a_record_names_are_found(number: int) -> None:
     assert items.file_at(landed, number) is None
     assert items.file_at(RESULT, 0) is None
     assert items.file_at(None, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "q", "may"),
+    [
+        ({"prompt": "A FOX in the snow"}, "fox", True),
+        ({"prompt": "a bear"}, "fox", False),
+        ({"arguments": {"scenes": [{"text": "the fox"}]}}, "FOX", True),
+        ({"prompt": "Truncated. You can ... max_templated_field_length. 'a bea"}, "fox", True),
+        ({"prompt": "a bear"}, "videos/text2video/8712", True),
+        ({"prompt": "a bear"}, "12345678", True),
+        ({"prompt": "a bear"}, "snowdrop", False),
+        ({"prompt": None, "seed": 5}, "5", False),
+        ({}, "fox", True),
+        (None, "fox", True),
+        ({"prompt": "a bear"}, "", True),
+    ],
+)
+def test_what_is_looked_at_in_a_search(fields: Any, q: str, may: bool) -> None:
+    """Only what its arguments, as far as Airflow still has them, rule out is passed over."""
+    assert items.may_match({**INSTANCE, "rendered_fields": fields}, q) is may

@@ -77,7 +77,7 @@ function showTotals(totals, box) {
     totals.success_rate === null ? null : fact("Succeeded", `${Math.floor(totals.success_rate * 1000) / 10}%`, `${totals.failed}${more} failed`),
     totals.median_seconds === null ? null : fact("Median time", duration(totals.median_seconds)),
     totals.spent.length ? fact("Spent", ...spent(totals.spent)) : null,
-    totals.spent_today.length ? fact("Spent today", ...totals.spent_today.map((one) => spentText([one]))) : null,
+    totals.spent_today.length ? fact("Spent today", ...totals.spent_today.map((one) => spentText([one]) + (totals.complete_today ? "" : "+"))) : null,
     ...totals.by_provider.filter((one) => one.made && totals.by_provider.length > 1).map((one) => fact(one.provider, `${one.made}${more}`, ...spent(one.spent))),
   ];
   box.replaceChildren(...parts.filter(Boolean));
