@@ -131,7 +131,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             run = airflow.run("shown")
             there = Stage(airflow, simulator, run, hidden, output)
             airflow.wait("hidden", hidden, seconds=180)
-            for task_id in ("hostile", "land", "sound"):
+            for task_id in ("hostile", "land", "sound", "batch"):
                 there.wait_for(task_id, {"success"}, 180)
             for task_id in ("refused", "unknown", "lost"):
                 there.wait_for(task_id, {"failed"}, 180)

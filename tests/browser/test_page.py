@@ -112,12 +112,13 @@ def test_a_reader_sees_one_dag_and_no_buttons(open_page: Open, stage: Stage) -> 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("shape", ["desktop", "phone"])
-@pytest.mark.parametrize("view", ["grid", "item", "unknown", "nothing"])
+@pytest.mark.parametrize("view", ["grid", "item", "batch", "unknown", "nothing"])
 def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str, theme: str) -> None:
     """Axe finds nothing serious or critical, and nothing is wider than the screen."""
     path = {
         "grid": "/media-tasks/",
         "item": item_path(stage, "film"),
+        "batch": item_path(stage, "batch"),
         "unknown": item_path(stage, "unknown"),
         "nothing": "/media-tasks/?q=nothing+has+this+prompt",
     }[view]

@@ -165,6 +165,7 @@ def test_failed_running_and_unknown_items_say_what_they_are(stage: Stage) -> Non
     [
         ({"kind": "video"}, {"film", "slow"}),
         ({"kind": "audio"}, {"sound"}),
+        ({"kind": "batch"}, {"batch"}),
         ({"status": "failed"}, {"refused"}),
         ({"status": "unknown", "task_id": "unknown"}, {"unknown"}),
         ({"q": "LIGHTHOUSE"}, {"pictures"}),

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from .conftest import Stage
+from .test_page import item_path
 
 
 Open = Callable[..., Page]
@@ -100,3 +101,69 @@ def test_what_is_new_appears_by_itself(open_page: Open, stage: Stage) -> None:
     stage.airflow.wait("hidden", run, seconds=120)
     expect(cards.first.locator("img")).to_be_visible(timeout=SECONDS)
     assert page.evaluate("window.here")
+
+
+def test_a_batch_shows_each_of_its_requests(open_page: Open) -> None:
+    """How many succeeded, then each of them, its landed picture, and why the others failed."""
+    page = open_page(path="/media-tasks/?kind=batch")
+    expect(page.locator(".card")).to_contain_text("2 of 3", timeout=SECONDS)
+    page.locator(".card .prompt a").click()
+    requests = page.locator(".detail .card")
+    expect(requests).to_have_count(3)
+    picture = requests.filter(has_text="A red kite").locator("img")
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth") > 0
+    expect(requests.filter(has_text="MediaModerationError")).to_have_count(1)
+    requests.filter(has_text="A blue kite").locator(".prompt a").click()
+    expect(page.locator(".detail h2")).to_have_text("A blue kite")
+    page.keyboard.press("Escape")
+    expect(requests).to_have_count(3)
+
+
+def test_a_candidate_is_adopted_by_a_button_of_its_own(open_page: Open, stage: Stage) -> None:
+    """What the account shows since then stands there; the one that is chosen is asked about, then adopted."""
+    page = open_page("editor")
+    candidates = [
+        {"id": name, "status": "succeeded", "created_at": "2026-01-01T00:00:00+00:00", "prompt": "<b>a fox"}
+        for name in ("first", "second")
+    ]
+
+    def with_candidates(route: Route) -> None:
+        item = route.fetch().json()
+        route.fulfill(json={**item, "candidates": candidates})
+
+    asked: list[object] = []
+
+    def adopted(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        route.fulfill(json={"ok": True})
+
+    page.route("**/api/item?*", with_candidates)
+    page.route("**/api/adopt", adopted)
+    page.goto(stage.airflow.url + item_path(stage, "unknown"))
+    expect(page.locator(".candidates li")).to_have_count(2, timeout=SECONDS)
+    expect(page.locator(".candidates")).to_contain_text("<b>a fox")
+    page.get_by_role("button", name="Adopt second").click()
+    expect(page.get_by_role("button", name="Yes")).to_be_focused()
+    page.get_by_role("button", name="No").click()
+    assert not asked
+    page.get_by_role("button", name="Adopt second").click()
+    page.get_by_role("button", name="Yes").click()
+    expect(page.get_by_text("was cleared and goes on").first).to_be_visible()
+    assert asked == [{**stage.place("unknown"), "media_task_id": "second"}]
+
+
+def test_an_editor_submits_anew_what_nobody_knows_of(open_page: Open, stage: Stage) -> None:
+    """After the warning that it may be paid twice, the task runs again, and is paid once more."""
+
+    def paid() -> int:
+        return len([entry for entry in stage.simulator.ledger() if "unknown.png" in str(entry)])
+
+    before = paid()
+    page = open_page("editor", path=item_path(stage, "unknown"))
+    page.get_by_role("button", name="Submit anew").click(timeout=SECONDS)
+    expect(page.get_by_text("a second time if the first one was accepted")).to_be_visible()
+    page.get_by_role("button", name="Yes").click()
+    expect(page.get_by_text("was cleared and goes on").first).to_be_visible(timeout=SECONDS)
+    stage.wait_for("unknown", {"success"}, 120)
+    assert paid() == before + 1

@@ -11,6 +11,7 @@ from airflow_media_tasks.operators import (
     DownloadMediaOperator,
     GenerateAudioOperator,
     GenerateImageOperator,
+    GenerateMediaBatchOperator,
     GenerateVideoOperator,
     MediaTaskOperator,
 )
@@ -40,6 +41,17 @@ with DAG("shown", default_args=QUICK):
     )
     GenerateImageOperator(
         task_id="refused", media_conn_id="vap_default", prompt="Something else [sim:reject=moderation]"
+    )
+    GenerateMediaBatchOperator(
+        task_id="batch",
+        media_conn_id="vap_default",
+        operation="text_to_image",
+        requests=[
+            {"prompt": "A red kite"},
+            {"prompt": "A blue kite"},
+            {"prompt": "A kite that is refused [sim:reject=moderation]"},
+        ],
+        save_to=f"{OUTPUT}/batch/",
     )
     for task_id in ("unknown", "lost"):
         MediaTaskOperator(
