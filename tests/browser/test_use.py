@@ -162,7 +162,7 @@ def test_an_editor_submits_anew_what_nobody_knows_of(open_page: Open, stage: Sta
     before = paid()
     page = open_page("editor", path=item_path(stage, "unknown"))
     page.get_by_role("button", name="Submit anew").click(timeout=SECONDS)
-    expect(page.get_by_text("a second time if the first one was accepted")).to_be_visible()
+    expect(page.get_by_text("a second time if the first one was accepted").first).to_be_visible()
     page.get_by_role("button", name="Yes").click()
     expect(page.get_by_text("was cleared and goes on").first).to_be_visible(timeout=SECONDS)
     stage.wait_for("unknown", {"success"}, 120)
