@@ -20,7 +20,6 @@ from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from http.cookiejar import CookieJar
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -128,11 +127,19 @@ class Settings:
     extra: Mapping[str, Any]
 
 
-class _NoCookies(CookieJar):
+class _NoCookies(httpx.Cookies):
     """No provider's API has any, and looking for them takes a tenth of what a status request costs."""
 
-    def extract_cookies(self, response: object, request: object) -> None:
+    def extract_cookies(self, response: httpx.Response) -> None:
         """Leaves them."""
+
+
+class _Client(httpx.Client):
+    cookies = _NoCookies()  # type: ignore[override]  # a property there, which is only read
+
+
+class _AsyncClient(HttpxAiohttpClient):
+    cookies = _NoCookies()  # type: ignore[override]  # as above
 
 
 class ConversationHook(BaseHook):
@@ -283,13 +290,11 @@ class ConversationHook(BaseHook):
         await self._async_open.aclose()
 
     def _new_client(self) -> httpx.Client:
-        return httpx.Client(limits=self._limits(), headers=_HEADERS, cookies=_NoCookies())
+        return _Client(limits=self._limits(), headers=_HEADERS)
 
     async def _new_async_client(self) -> httpx.AsyncClient:
         # Building a client reads the certificate store: tens of milliseconds that an event loop has not.
-        return await asyncio.to_thread(
-            HttpxAiohttpClient, limits=self._limits(), headers=_HEADERS, cookies=_NoCookies()
-        )
+        return await asyncio.to_thread(_AsyncClient, limits=self._limits(), headers=_HEADERS)
 
     def _limits(self) -> httpx.Limits:
         return httpx.Limits(
@@ -409,11 +414,16 @@ class ConversationHook(BaseHook):
     def _reply(self, response: httpx.Response, body: bytearray) -> Reply:
         text = body.decode("utf-8", errors="replace")
         signature = response.request.headers.get("authorization", "").rpartition(" ")[2]
-        for secret in (self.settings.password, self.settings.login, signature):
-            # A provider that echoes the key in its error must not put it into our logs and XComs.
-            if len(secret) >= _SHORTEST_SECRET:
-                for written in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/")):
-                    text = text.replace(written, "***")
+        secrets = (self.settings.password, self.settings.login, signature)
+        # A provider that echoes the key in its error must not put it into our logs and XComs.
+        spellings = {
+            spelling
+            for secret in secrets
+            if len(secret) >= _SHORTEST_SECRET
+            for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"))
+        }
+        for spelling in sorted(spellings, key=len, reverse=True):
+            text = text.replace(spelling, "***")
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):

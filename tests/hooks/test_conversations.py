@@ -462,6 +462,24 @@ def test_one_connection_within_an_async_context(peer: Peer, hook: Toy) -> None:
     asyncio.run(talk())
 
 
+def test_no_cookie_is_kept(peer: Peer, hook: Toy) -> None:
+    """What one answer wants remembered is not sent with the next question."""
+    peer.answer = lambda handler: say(handler, {"ok": True}, Set_Cookie="session=1; Path=/")
+
+    async def talk() -> None:
+        """Twice with one client."""
+        async with hook:
+            await hook.aask()
+            await hook.aask()
+
+    with hook:
+        hook.ask()
+        hook.ask()
+    asyncio.run(talk())
+    assert len(peer.seen) == 4
+    assert not [headers for _, _, headers, _ in peer.seen if "cookie" in headers]
+
+
 def test_no_more_connections_than_allowed(peer: Peer, hook: Toy) -> None:
     """However many calls run at once, one client opens at most `max_connections`."""
 
