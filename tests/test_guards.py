@@ -152,7 +152,7 @@ def test_a_reply_lost_in_an_outage_is_not_paid_again(
 
 def test_sums_are_exact(sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path) -> None:
     """The manifest's money is the sum of the lines', to the last digit."""
-    connect("kling", extra={"prices": {"unit": {"amount": "0.1400000001", "unit": "USD"}}})
+    connect("kling", extra={"prices": {"units": {"amount": "0.1400000001", "unit": "USD"}}})
     manifest = complete(batch(tmp_path, [""] * 7))
     costs = [line["cost"] for line in lines(tmp_path)]
     assert manifest["money"] == [

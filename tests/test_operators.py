@@ -450,7 +450,7 @@ def test_a_broken_price_table_does_not_hide_what_was_made(
 @pytest.mark.parametrize(
     ("conn_type", "table", "unit", "money"),
     [
-        ("kling", {"unit": {"amount": "0.14", "unit": "USD"}}, "units", "of units"),
+        ("kling", {"units": {"amount": "0.14", "unit": "USD"}}, "units", "of units"),
         ("kling", {"*": {"amount": "9", "unit": "units"}}, "units", None),
         ("vap", {"*": {"amount": "9", "unit": "USD"}}, "USD", "as charged"),
         ("acedata", {"*": {"amount": "0.25", "unit": "EUR"}}, "EUR", "as estimated"),

@@ -67,6 +67,8 @@ class S3:
         known = f"Credential={KEY}/" in environ.get("HTTP_AUTHORIZATION", "")
         if not known or self.refused(method, query):
             start("403 Forbidden", [("Content-Type", "application/xml")])
+            if method == "HEAD":
+                return []
             return [b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>no</Message></Error>"]
         self.asked[method] += 1
         answer: Iterable[bytes] = self._app(environ, start)
