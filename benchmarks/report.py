@@ -40,7 +40,7 @@ REAL_COLUMNS = (
     "loop blocked",
     "ledger",
 )
-PACKAGES = ("apache-airflow", "apache-airflow-providers-http", "httpx", "httpx-aiohttp", "aiohttp")
+PACKAGES = ("apache-airflow", "apache-airflow-providers-http", "httpx", "aiohttp")
 
 
 def machine() -> str:

@@ -163,7 +163,7 @@ def test_nothing_imports_the_simulator() -> None:
     assert not importers_of("airflow") & inside
 
 
-@pytest.mark.parametrize("library", ["httpx", "tenacity", "aiohttp", "httpx_aiohttp"])
+@pytest.mark.parametrize("library", ["httpx", "tenacity", "aiohttp"])
 def test_http_is_in_few_places(library: str) -> None:
     """The day on which httpx is replaced is to be a small diff."""
     allowed = {
@@ -173,7 +173,7 @@ def test_http_is_in_few_places(library: str) -> None:
     }
     outside = {name for name in importers_of(library) if ".simulator" not in name}
     assert outside <= allowed
-    assert library in ("aiohttp", "httpx_aiohttp", "tenacity") or outside == allowed
+    assert library in ("aiohttp", "tenacity") or outside == allowed
 
 
 def test_values_know_neither_airflow_nor_a_provider() -> None:

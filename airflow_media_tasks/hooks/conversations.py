@@ -5,7 +5,8 @@ A provider is written as conversations: generators that yield a `Request` and ar
 with an asynchronous one, the two can never drift apart, and a test drives them by hand with `next()` and
 `.send()`.
 
-This is the only module, with the simulator, that knows httpx and tenacity.
+The blocking client is httpx. The asynchronous one is aiohttp without httpx on top, which costs half as much
+CPU a request (`docs/performance.md`): a triggerer asks all day.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import email.utils
 import json
 import math
+import ssl
 import time
 from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, ExitStack
@@ -22,12 +24,12 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
 import tenacity
 from airflow.sdk import BaseHook
-from httpx_aiohttp import HttpxAiohttpClient
 from typing_extensions import Self
 
 from airflow_media_tasks import __version__
@@ -61,6 +63,7 @@ TOO_LATE = "too_late"
 NOT_SENT = (UNREACHABLE, TOO_LATE)
 
 _HEADERS = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept": "application/json"}
+_CONNECT_SECONDS = 10.0
 _SHORTEST_SECRET = 8
 _TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, asyncio.TimeoutError, OSError)
 _NEVER_SENT = (
@@ -71,6 +74,7 @@ _NEVER_SENT = (
     httpx.InvalidURL,
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
 )
 _CLASS_OF_STATUS: dict[int, type[MediaTaskError]] = {
     401: MediaAuthError,
@@ -128,7 +132,7 @@ class Settings:
 
 
 class _NoCookies(httpx.Cookies):
-    """No provider's API has any, and looking for them takes a tenth of what a status request costs."""
+    """No provider's API has any."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         """Leaves them."""
@@ -136,10 +140,6 @@ class _NoCookies(httpx.Cookies):
 
 class _Client(httpx.Client):
     cookies = _NoCookies()  # type: ignore[override]  # a property there, which is only read
-
-
-class _AsyncClient(HttpxAiohttpClient):
-    cookies = _NoCookies()  # type: ignore[override]  # as above
 
 
 class ConversationHook(BaseHook):
@@ -176,7 +176,7 @@ class ConversationHook(BaseHook):
         """Seconds by which the provider's clock is ahead of ours, from its last reply."""
         self._client: httpx.Client | None = None
         self._entered = 0
-        self._async_client: httpx.AsyncClient | None = None
+        self._async_client: aiohttp.ClientSession | None = None
         self._open = ExitStack()
         self._async_open = AsyncExitStack()
 
@@ -241,13 +241,13 @@ class ConversationHook(BaseHook):
         try:
             parts = urlsplit(host)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-            usable = usable and host.isprintable() and " " not in host
+            usable = usable and host.isprintable() and not set(" @?#") & set(host)
         except ValueError:
             usable = False
         if not usable:
             raise MediaRequestError(
-                f"connection {self.media_conn_id!r}: host must be a URL such as {self.base_url}, "
-                f"got {shown(host)}"
+                f"connection {self.media_conn_id!r}: host must be a URL such as {self.base_url}, without a "
+                f"user, a password or a query, got {shown(host.rpartition('@')[2])}"
             )
         return Settings(host, connection.login or "", connection.password or "", connection.extra_dejson)
 
@@ -290,16 +290,29 @@ class ConversationHook(BaseHook):
         await self._async_open.aclose()
 
     def _new_client(self) -> httpx.Client:
-        return _Client(limits=self._limits(), headers=_HEADERS)
-
-    async def _new_async_client(self) -> httpx.AsyncClient:
-        # Building a client reads the certificate store: tens of milliseconds that an event loop has not.
-        return await asyncio.to_thread(_AsyncClient, limits=self._limits(), headers=_HEADERS)
-
-    def _limits(self) -> httpx.Limits:
-        return httpx.Limits(
+        limits = httpx.Limits(
             max_connections=self.max_connections, max_keepalive_connections=self.max_connections
         )
+        return _Client(limits=limits, headers=_HEADERS)
+
+    async def _new_async_client(self) -> aiohttp.ClientSession:
+        # Reading a connection or the certificate store takes tens of milliseconds that an event loop has not.
+        proxy, certificates = await asyncio.to_thread(self._way_out)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self.max_connections, ssl=certificates),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            proxy=proxy,
+        )
+
+    def _way_out(self) -> tuple[str | None, ssl.SSLContext]:
+        """The environment's proxy and certificates, as httpx finds them.
+
+        aiohttp's `trust_env` would look for the proxy with every request, and in `.netrc` for another key.
+        """
+        parts = urlsplit(self.settings.base_url)
+        proxies = {} if proxy_bypass(parts.netloc) else getproxies()
+        return proxies.get(parts.scheme) or proxies.get("all"), httpx.create_ssl_context()
 
     def _run(self, conversation: Conversation[T]) -> T:
         with contextlib.closing(conversation), ExitStack() as stack:
@@ -320,8 +333,6 @@ class ConversationHook(BaseHook):
     async def _arun(self, conversation: Conversation[T]) -> T:
         with contextlib.closing(conversation):
             async with AsyncExitStack() as stack:
-                if "settings" not in self.__dict__:
-                    await asyncio.to_thread(lambda: self.settings)
                 client = self._async_client
                 if client is None:
                     client = await stack.enter_async_context(await self._new_async_client())
@@ -367,41 +378,50 @@ class ConversationHook(BaseHook):
         )
 
     def _send(self, client: httpx.Client, request: Request) -> Reply:
-        body = bytearray()
+        wire, content, body = *self._wire(request), bytearray()
+        timeout = httpx.Timeout(request.timeout, connect=_CONNECT_SECONDS)
         try:
-            with client.stream(**self._wire(request)) as response:
+            with client.stream(**wire, content=content, timeout=timeout) as response:
                 for chunk in response.iter_bytes():
                     self._collect(body, chunk)
         except _TRANSPORT_ERRORS as error:
             raise self._transport_error(error) from None
-        return self._reply(response, body)
+        return self._reply(wire, response.status_code, response.headers, body)
 
-    async def _asend(self, client: httpx.AsyncClient, request: Request) -> Reply:
-        body = bytearray()
+    async def _asend(self, client: aiohttp.ClientSession, request: Request) -> Reply:
+        wire, content, body = *self._wire(request), bytearray()
+        timeout = aiohttp.ClientTimeout(
+            connect=request.timeout, sock_connect=_CONNECT_SECONDS, sock_read=request.timeout
+        )
         try:
-            async with client.stream(**self._wire(request)) as response:
-                async for chunk in response.aiter_bytes():
+            async with client.request(
+                **wire, data=content, timeout=timeout, allow_redirects=False
+            ) as response:
+                async for chunk in response.content.iter_any():
                     self._collect(body, chunk)
         except _TRANSPORT_ERRORS as error:
             raise self._transport_error(error) from None
-        return self._reply(response, body)
+        return self._reply(wire, response.status, response.headers, body)
 
-    def _wire(self, request: Request) -> dict[str, Any]:
+    def _wire(self, request: Request) -> tuple[dict[str, Any], bytes | None]:
+        """What both clients take, and the body."""
         if request.paid and self.send_before is not None and time.time() > self.send_before:
             raise MediaProviderError(
                 f"the submission to {self.conn_type} was not sent: too long after it was written down",
                 provider=self.conn_type,
                 code=TOO_LATE,
             )
-        return {
+        wire: dict[str, Any] = {
             "method": request.method,
             "url": self.settings.base_url + request.path,
             # None, not {}: httpx reads a URL once more for every set of parameters, also an empty one.
             "params": {name: value for name, value in request.params.items() if value is not None} or None,
-            "json": request.json,
             "headers": self._headers(),
-            "timeout": httpx.Timeout(request.timeout, connect=10.0),
         }
+        if request.json is None:
+            return wire, None
+        wire["headers"]["Content-Type"] = "application/json"
+        return wire, json.dumps(request.json, ensure_ascii=False, allow_nan=False).encode()
 
     def _collect(self, body: bytearray, chunk: bytes) -> None:
         body += chunk
@@ -411,9 +431,11 @@ class ConversationHook(BaseHook):
                 provider=self.conn_type,
             )
 
-    def _reply(self, response: httpx.Response, body: bytearray) -> Reply:
+    def _reply(
+        self, wire: Mapping[str, Any], status: int, headers: Mapping[str, str], body: bytearray
+    ) -> Reply:
         text = body.decode("utf-8", errors="replace")
-        signature = response.request.headers.get("authorization", "").rpartition(" ")[2]
+        signature = wire["headers"].get("Authorization", "").rpartition(" ")[2]
         secrets = (self.settings.password, self.settings.login, signature)
         # A provider that echoes the key in its error must not put it into our logs and XComs.
         spellings = {
@@ -428,22 +450,19 @@ class ConversationHook(BaseHook):
             document = json.loads(text)
         except (ValueError, RecursionError):
             document = None
-        reply = Reply(response.status_code, document, text[:2000], response.headers)
-        if theirs := _http_date(response.headers.get("date")):
+        reply = Reply(status, document, text[:2000], headers)
+        if theirs := _http_date(headers.get("date")):
             self.clock_offset = theirs - time.time()
         if error := self.error_of(reply):
             raise error
         return reply
 
     def _transport_error(self, error: BaseException) -> MediaProviderError:
-        cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else None
-        # httpx-aiohttp reports a connection cut after the request was sent as ConnectTimeout, so on the
-        # asynchronous side only aiohttp's own exception tells whether anything was sent.
-        never_sent = isinstance(cause or error, _NEVER_SENT)
+        never_sent = isinstance(error, _NEVER_SENT)
         return MediaProviderError(
             f"{self.conn_type} at {self.settings.base_url} "
             + ("cannot be reached" if never_sent else "did not answer")
-            + f": {type(cause or error).__name__} {shown(str(error), 200)}",
+            + f": {type(error).__name__} {shown(str(error), 200)}",
             provider=self.conn_type,
             code=UNREACHABLE if never_sent else None,
         )

@@ -118,6 +118,15 @@ class InputContract(HookCase):
             call(hook, "get_task", self.unknown_id)
         assert repr(host.rstrip("/")) in str(caught.value)
 
+    @pytest.mark.parametrize("host", ["https://user:pass-word@example.com", "https://example.com/?a=1"])
+    def test_host_with_more_than_an_address(self, connect: Any, sim: Simulator, call: Any, host: str) -> None:
+        """A password or a query in the host is refused; the password is not repeated."""
+        hook = self.hook_for(connect, sim, host=host)
+        with pytest.raises(MediaRequestError, match="without a user, a password or a query") as caught:
+            call(hook, "get_task", self.unknown_id)
+        assert "example.com" in str(caught.value)
+        assert "pass-word" not in str(caught.value)
+
     def test_host_may_be_left_out(self, connect: Any) -> None:
         """Without a host the provider's public address is used; a bare name gets https."""
         name = self.hook_class.conn_type
@@ -246,7 +255,7 @@ class InputContract(HookCase):
                 found = await hook.aget_tasks(task.id for task in tasks)
                 assert hook._async_client is client
             assert client is not None
-            assert client.is_closed
+            assert client.closed
             assert hook._async_client is None
             return found
 

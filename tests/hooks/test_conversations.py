@@ -4,14 +4,17 @@ import asyncio
 import email.utils
 import gzip
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jwt
 import pytest
+import trustme
 
 from airflow_media_tasks import __version__
 from airflow_media_tasks.hooks import conversations
@@ -100,9 +103,59 @@ def test_request_as_it_arrives(peer: Peer, ask: Ask) -> None:
     ((method, path, headers, body),) = peer.seen
     assert (method, path) == ("POST", "/prefix/a/b%2Fc?limit=5")
     assert json.loads(body) == {"prompt": "ü"}
+    assert headers["content-type"] == "application/json"
     assert headers["authorization"] == f"Bearer {KEY}"
     assert headers["user-agent"] == f"airflow-media-tasks/{__version__}"
     assert headers["accept"] == "application/json"
+
+
+@pytest.mark.parametrize("way", [{}, {"no_proxy": "example.com,127.0.0.1"}])
+def test_proxy_of_the_environment(
+    peer: Peer, hook: Toy, ask: Ask, monkeypatch: pytest.MonkeyPatch, way: dict[str, str]
+) -> None:
+    """A request goes through the proxy that the environment names, unless the host needs none."""
+    with Peer() as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        for name, value in {"http_proxy": proxy.url, "no_proxy": "example.com", **way}.items():
+            monkeypatch.setenv(name, value)
+        try:
+            ask()
+        finally:
+            proxy.shutdown()
+            thread.join()
+        assert [path for _, path, _, _ in proxy.seen] == ([] if way else [f"{peer.url}/prefix/thing"])
+    assert [path for _, path, _, _ in peer.seen] == (["/prefix/thing"] if way else [])
+
+
+def test_key_is_the_connections(
+    peer: Peer, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password that `.netrc` has for the host is not used in its place."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    ask()
+    ((_, _, headers, _),) = peer.seen
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_certificate_is_checked(
+    peer: Peer, connect: Any, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server is believed by an authority of `SSL_CERT_FILE` and no other; what is refused was not sent."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    peer.socket = context.wrap_socket(peer.socket, server_side=True)
+    hook = Toy(connect(conn_type="toy", host=peer.url.replace("http:", "https:"), password=KEY))
+    hook.read_attempts = 1
+    with pytest.raises(MediaProviderError, match=r"(?i)certificate") as caught:
+        call(hook, "ask")
+    assert caught.value.code in NOT_SENT
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert call(hook, "ask").status == 200
+    assert len(peer.seen) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -140,7 +193,7 @@ def test_late_submission_is_not_sent(peer: Peer, hook: Toy, ask: Ask) -> None:
 
 
 def test_lost_reply_of_an_awaited_submission(sim: Simulator, connect: Any) -> None:
-    """httpx-aiohttp calls a connection cut after sending a ConnectTimeout; it is not taken for "not sent"."""
+    """A connection cut after the submission was sent is not taken for "not sent"."""
     hook = VapHook(connect(conn_type="vap", host=f"{sim.url}/vap", password=KEY))
 
     async def submit() -> None:
