@@ -408,8 +408,11 @@ class Poller:
             return
         self._answered(sent)
         now = loop.time()
-        # A task that stood on the first page may stand on the last one then: an interval lies between.
-        group.next_sweep = max(sent + max(interval - (now - sent), interval / 2), now)
+        # A task that stood on the first page may stand on the last one then, and while many end at once each
+        # reading takes longer than the one before: an interval lies between the two looks all the same.
+        took, before = now - sent, group.sweep_took
+        group.sweep_took = took
+        group.next_sweep = max(sent + max(interval - took - max(took - before, 0.0), interval / 2), now)
         for watch in group.pop_due(now):
             # The list has answered for it, if only by its silence; from now on that is not enough.
             rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below

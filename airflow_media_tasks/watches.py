@@ -84,6 +84,7 @@ class Group:
     key: str
     watches: dict[str, list[Watch]] = field(default_factory=dict)
     next_sweep: float | None = None
+    sweep_took: float = 0.0
     no_list_until: float = 0.0
     _queue: list[tuple[float, int, Watch]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)

@@ -137,6 +137,7 @@ class TinyKling:
         self.others = [f"other{n}" for n in range(2000)]
         self.order: Callable[[list[str]], list[str]] = lambda ids: ids
         self.list_status = 200
+        self.list_seconds = 0.0
         self.word = "processing"
         self.url = ""
 
@@ -152,6 +153,7 @@ class TinyKling:
 
     async def page(self, request: web.Request) -> web.Response:
         """A page of the list."""
+        await asyncio.sleep(self.list_seconds)
         if self.list_status != 200:
             return web.json_response({"code": 5000, "message": "no list today"}, status=self.list_status)
         number, size = int(request.query["pageNum"]), int(request.query["pageSize"])
@@ -383,6 +385,25 @@ async def test_a_list_that_moves_on_while_it_is_read_is_read_to_its_end(
     watches = waiting.begin("tiny", [f"{KLING}/{own_id}" for own_id in tiny.ids], 1.0)
     await until(lambda: done(watches), "not all were found finished")
     assert [request.params["pageNum"] for request in sent] == [1, 2, 3]
+
+
+async def test_a_list_that_takes_ever_longer_to_read_is_read_again_the_earlier(
+    tiny: TinyKling, sent: list[Sent], waiting: Waiting
+) -> None:
+    """While more and more tasks end, the next reading begins early enough to end in time, as it is longer."""
+
+    def longer(ids: list[str]) -> list[str]:
+        tiny.list_seconds += 0.3
+        return ids[::-1]
+
+    tiny.order = longer
+    waiting.begin("tiny", [f"{KLING}/{own_id}" for own_id in tiny.ids], 3.0)
+    await until(lambda: len(sent) >= 4, "the list was not read again")
+    assert all(request.params["pageNum"] == 1 for request in sent)
+    # Answered after 0, 0.3 and 0.6 s.
+    gaps = [after.at - reading.at for reading, after in itertools.pairwise(sent)]
+    assert gaps[1] < 2.6
+    assert gaps[2] < 2.3
 
 
 async def test_a_broken_list_is_no_outage_and_delays_nobody(

@@ -180,7 +180,7 @@ class AceData(Provider):
         return {
             task.trace_id: task
             for task in call.account.tasks
-            if task.path == service and task.is_visible(now)
+            if task.path == service and task.visible_from <= now
         }
 
     def _batch(self, call: Call, service: str) -> Reply:
@@ -215,7 +215,7 @@ class AceData(Provider):
             task
             for task in reversed(call.account.tasks)
             if task.path == service
-            and task.is_visible(now)
+            and task.visible_from <= now
             and body.get("type") in (None, _SERVICES[service].type)
             and (earliest is None or call.stamp(task.created) >= earliest)
             and (latest is None or call.stamp(task.created) <= latest)

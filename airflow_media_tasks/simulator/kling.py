@@ -188,7 +188,9 @@ class Kling(Provider):
             size = _whole(call, "pageSize", 30, 500)
             now = call.world.now()
             tasks = [
-                task for task in reversed(call.account.tasks) if task.path == path and task.is_visible(now)
+                task
+                for task in reversed(call.account.tasks)
+                if task.path == path and task.visible_from <= now
             ]
             return _enveloped([_legacy(call, task) for task in tasks[(number - 1) * size : number * size]])
 
@@ -260,7 +262,7 @@ class Kling(Provider):
             task
             for task in reversed(call.account.tasks)
             if task.path == "/tasks"
-            and task.is_visible(now)
+            and task.visible_from <= now
             and "video" in products
             and (statuses is None or _word(task, now, "succeeded") in statuses)
             and (start is None or _milliseconds(call, task.created) >= start)

@@ -271,7 +271,7 @@ class Vap(Provider):
         tasks = [
             task
             for task in reversed(call.account.tasks)
-            if wanted in (None, _word(task, now)) and task.is_visible(now)
+            if task.visible_from <= now and (wanted is None or _word(task, now) == wanted)
         ]
         page = tasks[offset : offset + limit]
         return Reply(
@@ -379,11 +379,12 @@ class Vap(Provider):
         return Reply({"content": [{"type": "text", "text": text}]})
 
 
+_WORDS = {"queued": "pending", "running": "processing", "succeeded": "completed", "failed": "failed"}
+
+
 def _word(task: Task, now: float) -> str:
     state = task.state(now)
-    if state in ("queued", "running"):
-        return task.words.text("status") or {"queued": "pending", "running": "processing"}[state]
-    return task.words.text("final") or {"succeeded": "completed", "failed": "failed"}[state]
+    return task.words.text("status" if now < task.ended else "final") or _WORDS[state]
 
 
 def _failure(task: Task) -> dict[str, Any]:

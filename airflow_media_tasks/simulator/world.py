@@ -144,17 +144,19 @@ class Task:
     ended: float
     trace_id: str
 
+    def __post_init__(self) -> None:
+        # Looked up once: whoever lists ten thousand tasks asks each of them.
+        self.outcome: State = "failed" if "fail" in self.words else "succeeded"
+        # Until then the provider answers "not found" for a task that it has accepted.
+        self.visible_from = self.created + (self.words.seconds("not-visible") or 0)
+
     def state(self, now: float) -> State:
         """Where the task stands at *now*."""
         if now < self.started:
             return "queued"
         if now < self.ended:
             return "running"
-        return "failed" if "fail" in self.words else "succeeded"
-
-    def is_visible(self, now: float) -> bool:
-        """False as long as the provider answers "not found" for a task it has accepted."""
-        return now >= self.created + (self.words.seconds("not-visible") or 0)
+        return self.outcome
 
     def name(self, index: int) -> str:
         """File name of the output *index*, the last part of its URL."""
@@ -368,7 +370,7 @@ class World:
     def task(self, account: Account, task_id: Any) -> Task | None:
         """The account's task of this id if the provider already shows it."""
         task = self.tasks.get(task_id) if isinstance(task_id, str) else None
-        return task if task and task.account is account and task.is_visible(self.now()) else None
+        return task if task and task.account is account and task.visible_from <= self.now() else None
 
     def made_video(self, account: Account, video_id: Any) -> str | None:
         """File name of the finished video *video_id* of this account, or None if there is none."""
