@@ -135,7 +135,7 @@ def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str
 
 @pytest.mark.parametrize("place", ["run", "task", "mapped"])
 def test_runs_and_tasks_have_a_tab(open_page: Open, stage: Stage, place: str) -> None:
-    """Inside Airflow's own pages the tab shows what this run, this task, this copy of a task has made."""
+    """Within Airflow's own pages the tab shows what this run, task or copy of a task has made; it all fits."""
     run = f"/dags/shown/runs/{quote(stage.run_id)}"
     path, text = {
         "run": (f"{run}/plugin/media-run", "A paper boat on a stream"),
@@ -143,7 +143,9 @@ def test_runs_and_tasks_have_a_tab(open_page: Open, stage: Stage, place: str) ->
         "mapped": (f"{run}/tasks/pictures/mapped/1/plugin/media-task", "A harbour in the fog"),
     }[place]
     page = open_page(path=path)
-    expect(page.frame_locator("iframe").get_by_text(text).first).to_be_visible(timeout=SECONDS)
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_text(text).first).to_be_visible(timeout=SECONDS)
+    assert frame.locator("html").evaluate("it => it.scrollWidth <= it.clientWidth")
 
 
 def test_a_link_leads_the_shell_to_the_task(open_page: Open, stage: Stage) -> None:
