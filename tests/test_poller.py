@@ -393,6 +393,7 @@ async def test_a_list_that_takes_ever_longer_to_read_is_read_again_the_earlier(
     """While more and more tasks end, the next reading begins early enough to end in time, as it is longer."""
 
     def longer(ids: list[str]) -> list[str]:
+        """Take longer for each answer than for the one before."""
         tiny.list_seconds += 0.3
         return ids[::-1]
 

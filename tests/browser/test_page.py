@@ -135,7 +135,7 @@ def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str
 
 @pytest.mark.parametrize("place", ["run", "task", "mapped"])
 def test_runs_and_tasks_have_a_tab(open_page: Open, stage: Stage, place: str) -> None:
-    """Within Airflow's own pages the tab shows what this run, task or copy of a task has made; it all fits."""
+    """Within Airflow's own pages the tab shows what this run, task or copy of a task has made; it fits."""
     run = f"/dags/shown/runs/{quote(stage.run_id)}"
     path, text = {
         "run": (f"{run}/plugin/media-run", "A paper boat on a stream"),
