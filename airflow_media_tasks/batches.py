@@ -19,7 +19,6 @@ from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
 from airflow_media_tasks import costs, storage
 from airflow_media_tasks.guards import Guards
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
-from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.provenance import document
@@ -49,6 +48,7 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     TaskStatus,
     error_from_dict,
+    shown,
 )
 from airflow_media_tasks.triggers import MediaBatchTrigger, Turn
 from airflow_media_tasks.waiting import made_by, seconds

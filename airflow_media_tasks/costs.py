@@ -28,7 +28,6 @@ from airflow.sdk import Context
 from airflow.sdk.observability import stats
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.submission import Record
 from airflow_media_tasks.task import (
     MediaBalance,
@@ -37,6 +36,7 @@ from airflow_media_tasks.task import (
     MediaRequestError,
     MediaTask,
     TaskStatus,
+    shown,
 )
 
 

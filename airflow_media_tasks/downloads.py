@@ -25,8 +25,7 @@ import httpx
 import tenacity
 
 from airflow_media_tasks import __version__
-from airflow_media_tasks.hooks.operations import shown
-from airflow_media_tasks.task import MediaProviderError, MediaRequestError
+from airflow_media_tasks.task import MediaProviderError, MediaRequestError, shown
 
 
 CHUNK = 256 * 1024

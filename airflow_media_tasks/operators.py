@@ -15,7 +15,6 @@ from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 from airflow_media_tasks import costs, provenance, storage
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.retries import MediaRetryPolicy
@@ -29,6 +28,7 @@ from airflow_media_tasks.task import (
     MediaTaskError,
     MediaTaskTimeout,
     TaskStatus,
+    shown,
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
 from airflow_media_tasks.waiting import WaitsForMediaTask, seconds

@@ -12,9 +12,14 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.submission import KEY, Record, recordable
-from airflow_media_tasks.task import MediaFundsError, MediaProviderError, MediaRequestError, MediaTaskError
+from airflow_media_tasks.task import (
+    MediaFundsError,
+    MediaProviderError,
+    MediaRequestError,
+    MediaTaskError,
+    shown,
+)
 
 
 _NAMED = 10

@@ -31,7 +31,6 @@ from airflow.sdk.configuration import conf
 from airflow_media_tasks import provenance, verification
 from airflow_media_tasks.downloads import AllowedHosts, Download, UrlRefused, download, is_web_address
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaFile,
@@ -39,6 +38,7 @@ from airflow_media_tasks.task import (
     MediaRequestError,
     MediaTask,
     MediaTaskError,
+    shown,
 )
 
 

@@ -29,7 +29,6 @@ from airflow.sdk import Context
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.operations import shown
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -41,6 +40,7 @@ from airflow_media_tasks.task import (
     MediaTaskError,
     SubmissionOutcomeUnknown,
     TaskStatus,
+    shown,
 )
 
 

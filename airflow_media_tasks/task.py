@@ -369,6 +369,19 @@ class MediaTask:
         )
 
 
+def shown(value: Any, limit: int = 80) -> str:
+    """*value* for an error's text: quoted, on one line, at most *limit* characters."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def code_of(value: Any) -> str | None:
+    """A provider's error code as text: at most 100 characters, none of which can forge a log line."""
+    if value is None:
+        return None
+    return "".join(character if character.isprintable() else "?" for character in str(value)[:100])
+
+
 def utc_from_epoch(seconds: Any) -> datetime | None:
     """UTC of a provider's unix *seconds* (number or numeric text); None for anything that is no time."""
     try:

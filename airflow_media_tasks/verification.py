@@ -15,8 +15,7 @@ from typing import Any
 
 import puremagic
 
-from airflow_media_tasks.hooks.operations import shown
-from airflow_media_tasks.task import MediaProviderError
+from airflow_media_tasks.task import MediaProviderError, shown
 
 
 _HEAD = 8192

@@ -8,8 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_media_tasks.hooks.operations import shown
-from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask, TaskStatus
+from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask, TaskStatus, shown
 from airflow_media_tasks.triggers import MediaTaskTrigger
 
 

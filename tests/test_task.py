@@ -23,6 +23,7 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     TaskStatus,
     error_from_dict,
+    shown,
     utc_from_epoch,
 )
 
@@ -346,3 +347,12 @@ def test_balance_for_people(balance: MediaBalance, text: str) -> None:
 def test_an_empty_balance(amount: str, is_empty: bool) -> None:
     """Nothing left is nothing left, however it is written."""
     assert MediaBalance(amount, "USD").is_empty is is_empty
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("x", "'x'"), (None, "None"), ("a\nb", "'a\\nb'"), ("x" * 100, f"'{'x' * 79}... (102 characters)")],
+)
+def test_shown(value: Any, text: str) -> None:
+    """A value in an error's text is quoted, on one line, and bounded."""
+    assert shown(value) == text

@@ -18,7 +18,7 @@ from airflow_media_tasks.hooks.documents import (
     text_at,
     time_at,
 )
-from airflow_media_tasks.hooks.operations import Operation, shown
+from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFile,
@@ -32,6 +32,7 @@ from airflow_media_tasks.task import (
     MediaTaskError,
     MediaTaskFailed,
     TaskStatus,
+    shown,
 )
 
 

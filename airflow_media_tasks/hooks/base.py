@@ -12,7 +12,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation, ConversationHook
-from airflow_media_tasks.hooks.operations import Operation, code_of, shown
+from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
@@ -26,6 +26,8 @@ from airflow_media_tasks.task import (
     MediaTaskFailed,
     SubmissionOutcomeUnknown,
     TaskStatus,
+    code_of,
+    shown,
 )
 
 

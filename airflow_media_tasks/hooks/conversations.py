@@ -33,7 +33,6 @@ from airflow.sdk import BaseHook
 from typing_extensions import Self
 
 from airflow_media_tasks import __version__
-from airflow_media_tasks.hooks.operations import code_of, shown
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -42,6 +41,8 @@ from airflow_media_tasks.task import (
     MediaRateLimitError,
     MediaRequestError,
     MediaTaskError,
+    code_of,
+    shown,
 )
 
 

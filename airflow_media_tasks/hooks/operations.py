@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_media_tasks.task import MediaRequestError
+from airflow_media_tasks.task import MediaRequestError, shown
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,6 @@ class Operation:
         """The provider's words for what `check` returned."""
         given = {self.rename.get(word, word): value for word, value in checked.items()}
         return {**self.defaults, **given, **self.fixed}
-
-
-def shown(value: Any, limit: int = 80) -> str:
-    """*value* for an error's text: quoted, on one line, at most *limit* characters."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
-
-
-def code_of(value: Any) -> str | None:
-    """A provider's error code as text: at most 100 characters, none of which can forge a log line."""
-    if value is None:
-        return None
-    return "".join(character if character.isprintable() else "?" for character in str(value)[:100])
 
 
 _TEXTS = frozenset({"prompt", "negative_prompt", "model", "aspect_ratio", "resolution"})

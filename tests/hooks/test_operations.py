@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_media_tasks.hooks.operations import Operation, shown
+from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import MediaRequestError
 
 
@@ -139,12 +139,3 @@ def test_checking_gives_json_or_one_error(arguments: dict[str, Any]) -> None:
         return
     assert OPERATION.check("make", json.loads(json.dumps(checked, allow_nan=False))) == checked
     assert None not in checked.values()
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [("x", "'x'"), (None, "None"), ("a\nb", "'a\\nb'"), ("x" * 100, f"'{'x' * 79}... (102 characters)")],
-)
-def test_shown(value: Any, text: str) -> None:
-    """A value in an error's text is quoted, on one line, and bounded."""
-    assert shown(value) == text
