@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import gzip
 import json
@@ -68,15 +69,24 @@ class Toy(ConversationHook):
         return await self._arun(self._one(Request(**{"method": "GET", "path": "/thing", **request})))
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
+@contextlib.contextmanager
+def running() -> Iterator[Peer]:
     """A provider that runs, and is gone with all its connections at the end."""
     with Peer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """The provider that the hook asks."""
+    with running() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -114,16 +124,10 @@ def test_proxy_of_the_environment(
     peer: Peer, hook: Toy, ask: Ask, monkeypatch: pytest.MonkeyPatch, way: dict[str, str]
 ) -> None:
     """A request goes through the proxy that the environment names, unless the host needs none."""
-    with Peer() as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running() as proxy:
         for name, value in {"http_proxy": proxy.url, "no_proxy": "example.com", **way}.items():
             monkeypatch.setenv(name, value)
-        try:
-            ask()
-        finally:
-            proxy.shutdown()
-            thread.join()
+        ask()
         assert [path for _, path, _, _ in proxy.seen] == ([] if way else [f"{peer.url}/prefix/thing"])
     assert [path for _, path, _, _ in peer.seen] == (["/prefix/thing"] if way else [])
 
@@ -162,16 +166,10 @@ def test_certificate_is_checked(
 @pytest.mark.parametrize("paid", [False, True])
 def test_redirect_is_not_followed(peer: Peer, ask: Ask, status: int, *, paid: bool) -> None:
     """A redirect leads nowhere: neither the request nor the key goes to another address."""
-    with Peer() as elsewhere:
-        thread = threading.Thread(target=elsewhere.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running() as elsewhere:
         peer.answer = lambda handler: say(handler, b"moved", status, Location=f"{elsewhere.url}/thing")
-        try:
-            with pytest.raises(MediaProviderError, match=str(status)):
-                ask(method="POST", json={}, paid=paid)
-        finally:
-            elsewhere.shutdown()
-            thread.join()
+        with pytest.raises(MediaProviderError, match=str(status)):
+            ask(method="POST", json={}, paid=paid)
         assert elsewhere.seen == []
     assert {path for _, path, _, _ in peer.seen} == {"/prefix/thing"}
 
