@@ -92,7 +92,7 @@ def multiply(address: str, results: int) -> None:
 
 def log_in(page: Page, airflow: Deployment) -> None:
     """Give the browser the cookie that Airflow's login gives."""
-    login = {"username": airflow.username, "password": airflow.password}
+    login = {"username": "admin", "password": airflow.passwords["admin"]}
     token = httpx.post(f"{airflow.url}/auth/token", json=login, trust_env=False).json()["access_token"]
     page.context.add_cookies([{"name": "_token", "value": token, "url": airflow.url}])
 

@@ -237,7 +237,9 @@ def main() -> int:
                 start_simulator(airflow, simulator, options.seconds)
             good = show_run(airflow, options.dag)
             if options.keep:
-                print(f"Airflow is at {airflow.url} (login {airflow.username}, password {airflow.password}).")
+                print(f"Airflow is at {airflow.url}, with two logins:")
+                for user, password in airflow.passwords.items():
+                    print(f"  {user}, password {password}")
                 print(f"What was made: {airflow.url}/plugin/media")
                 print("Ctrl-C stops it.", flush=True)
                 signal.pause()

@@ -25,6 +25,7 @@ from typing_extensions import Self
 
 
 MARK = "AIRFLOW_DEPLOYMENT_MARK"
+ROLES = ("admin", "viewer")
 FINISHED_RUN = frozenset({"success", "failed"})
 STOP_SECONDS = 15.0
 
@@ -94,6 +95,7 @@ class Deployment:
     `scheduler`, `dag-processor`, `triggerer`), with its output in `home/<name>.log`; `start` adds others.
     All of them, and whatever they start, carry one mark in their environment, by which they are found and
     ended on leaving the context. If this process dies without leaving it, a guard process does that.
+    Its users are `admin` and `viewer`, with the roles of that name and `passwords` of their own.
 
     :param dags: the folder of DAG files.
     :param home: `AIRFLOW_HOME`, kept afterwards; by default a temporary folder, removed afterwards.
@@ -118,7 +120,7 @@ class Deployment:
         self.home.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.url = f"http://127.0.0.1:{free_port()}"
-        self.username, self.password = "admin", secrets.token_urlsafe(12)
+        self.passwords = {user: secrets.token_urlsafe(12) for user in ROLES}
         self._start_seconds = start_seconds
         self._mark = secrets.token_hex(16)
         self._guard: subprocess.Popen[bytes] | None = None
@@ -134,7 +136,7 @@ class Deployment:
         }
         passwords = self.home / "passwords.json"
         passwords.touch(mode=0o600)
-        passwords.write_text(json.dumps({self.username: self.password}))
+        passwords.write_text(json.dumps(self.passwords))
         return kept | {
             MARK: self._mark,
             "SPT_NOENV": "1",  # Airflow sets process titles; without this that would overwrite the mark
@@ -152,7 +154,7 @@ class Deployment:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "8",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{self.username}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in ROLES),
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
@@ -260,7 +262,9 @@ class Deployment:
 
     def _log_in(self) -> None:
         """Exchange name and password for the token that all further requests carry."""
-        reply = self._client.post("/auth/token", json={"username": self.username, "password": self.password})
+        reply = self._client.post(
+            "/auth/token", json={"username": "admin", "password": self.passwords["admin"]}
+        )
         self._client.headers["Authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"
 
     @staticmethod

@@ -490,7 +490,7 @@ async def test_the_deadline_is_absolute_and_survives_a_restart(sim: Simulator, c
     """A trigger made again from its row waits until the moment that the first one was given."""
     conn = connect("vap")
     (id_,) = await submit(conn, "text_to_image", ["slow [sim:seconds=600] [sim:queued=0]"])
-    deadline = time.time() + 1.2
+    deadline = time.time() + 2.5
     async with waiting_for(trigger(id_, conn, deadline=deadline, operation="text_to_image")) as waits:
         await asyncio.sleep(0.6)
         assert not waits[0].done()

@@ -71,7 +71,7 @@ class Stage:
 
     def token(self, user: str) -> str:
         """What Airflow's login gives a user."""
-        password = self.airflow.password if user == "admin" else PASSWORD
+        password = self.airflow.passwords["admin"] if user == "admin" else PASSWORD
         login = {"username": user, "password": password}
         reply = httpx.post(f"{self.airflow.url}/auth/token", json=login, trust_env=False, timeout=30)
         return str(reply.raise_for_status().json()["access_token"])
@@ -121,7 +121,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         }
         airflow = Deployment(DAGS, home=folder / "airflow", settings=settings)
         python = airflow.airflow()[0]
-        for command in (airflow.airflow("db", "migrate"), [python, "-c", USERS, airflow.password]):
+        for command in (airflow.airflow("db", "migrate"), [python, "-c", USERS, airflow.passwords["admin"]]):
             done = subprocess.run(
                 command, env=airflow.environment, capture_output=True, text=True, check=False
             )

@@ -380,7 +380,7 @@ class Rig:
     def _person_adopts(self, scenario: Scenario) -> None:
         """What the message of `SubmissionOutcomeUnknown` says: adopt by the command, then clear."""
         failed = self.until(scenario, lambda each: each.state == "failed", "have stopped")
-        server = ["--api-url", self.cluster.url, "--username", self.cluster.username]
+        server = ["--api-url", self.cluster.url, "--username", "admin"]
         for each in failed:
             [case] = [case for case in cases(scenario) if case.task_id == each.task_id]
             [entry] = self._paid(case, each.map_index)
@@ -392,7 +392,7 @@ class Rig:
                     str(each.map_index),
                     *server,
                 ],
-                env={**self.cluster.environment, "AIRFLOW_API_PASSWORD": self.cluster.password},
+                env={**self.cluster.environment, "AIRFLOW_API_PASSWORD": self.cluster.passwords["admin"]},
                 check=True,
                 capture_output=True,
                 timeout=120,
