@@ -117,6 +117,10 @@ class Cluster(Deployment):
             # Not more than there are slots: what is queued then begins soon, unless its message was lost.
             "AIRFLOW__CORE__PARALLELISM": str(slots),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{address}",
+            # With the usual 15 connections, requests that take one and wait for a second can all wait for each
+            # other: the API server then stands still for 30 s, and answers each of them with a 500.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "50",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "50",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             "AIRFLOW__SCHEDULER__MAX_TIS_PER_QUERY": str(slots),

@@ -367,9 +367,14 @@ class Rig:
         self.cluster.request("POST", f"dags/{scenario.name}/clearTaskInstances", json=body)
 
     def _user_clears_deferred(self, scenario: Scenario) -> None:
-        tries = max(each.try_number for each in self.until(scenario, lambda each: each.waits, "wait"))
+        waited = self.until(scenario, lambda each: each.waits, "wait")
+        tries = {(each.task_id, each.map_index): each.try_number for each in waited}
         self._clear(scenario)
-        self.until(scenario, lambda each: each.waits and each.try_number > tries, "wait again")
+        self.until(
+            scenario,
+            lambda each: each.waits and each.try_number > tries[each.task_id, each.map_index],
+            "wait again",
+        )
         self._simulators[scenario.name].advance(FOREVER)
 
     def _user_clears_success(self, scenario: Scenario) -> None:

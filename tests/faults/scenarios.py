@@ -153,7 +153,7 @@ SIDE_BY_SIDE = [
         paid=2,
         tries=(2, 4),
         log="the request is not the one",
-        words="{{ ti.try_number }}",
+        words="{{ 'again' if is_hurt(ti) else 'first' }}",
     ),
     Scenario(
         "cannot_tell",

@@ -113,7 +113,7 @@ class HurtOperator(MediaTaskOperator):
 
     def _awake(self, submit: Callable[[], MediaTask], context: Context) -> MediaTask:
         """Submit, and tell the rig what came of it if this try has been frozen."""
-        mark = self._mark(context)
+        mark = mark_of(context["ti"])
         if not self.hurt.startswith("freeze") or str(os.getpid()) not in mark.read_text().split():
             return submit()
         said = "accepted"
@@ -132,16 +132,16 @@ class HurtOperator(MediaTaskOperator):
 
     def _first_time(self, context: Context) -> bool:
         try:
-            with self._mark(context).open("x") as file:
+            with mark_of(context["ti"]).open("x") as file:
                 file.write(f"{os.getppid()} {os.getpid()}")
         except FileExistsError:
             return False
         return True
 
-    @staticmethod
-    def _mark(context: Context) -> Path:
-        ti = context["ti"]
-        return Path(os.environ["FAULT_MARKS"], mark_name(ti.dag_id, ti.task_id, ti.map_index or 0))
+
+def mark_of(ti: Any) -> Path:
+    """The file that is there once the task instance has been hurt."""
+    return Path(os.environ["FAULT_MARKS"], mark_name(ti.dag_id, ti.task_id, ti.map_index or 0))
 
 
 def dag_of(scenario: Scenario) -> DAG:
@@ -151,6 +151,8 @@ def dag_of(scenario: Scenario) -> DAG:
         schedule=None,
         catchup=False,
         default_args={"retries": 5, "retry_delay": timedelta(seconds=1)},
+        # By what has happened, not by the number of the try: Airflow may add one of its own.
+        user_defined_macros={"is_hurt": lambda ti: mark_of(ti).exists()},
     ) as dag:
         for provider in scenario.providers:
             usual: dict[str, Any] = {
