@@ -117,8 +117,8 @@ class Cluster(Deployment):
             # Not more than there are slots: what is queued then begins soon, unless its message was lost.
             "AIRFLOW__CORE__PARALLELISM": str(slots),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{address}",
-            # With the usual 15 connections, requests that take one and wait for a second can all wait for each
-            # other: the API server then stands still for 30 s, and answers each of them with a 500.
+            # With the usual 15 connections all requests to the API server once waited for one, for 30 s, and
+            # were then answered with a 500: too little for so many task instances that begin together.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "50",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "50",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
