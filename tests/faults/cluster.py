@@ -118,7 +118,7 @@ class Cluster(Deployment):
             "AIRFLOW__CORE__PARALLELISM": str(slots),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@{address}",
             # With the usual 15 connections all requests to the API server once waited for one, for 30 s, and
-            # were then answered with a 500: too little for so many task instances that begin together.
+            # those that got none were answered with a 500: too few for so many task instances at once.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "50",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "50",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
