@@ -21,12 +21,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 from playwright.sync_api import Page, sync_playwright
 from sqlalchemy import create_engine, text
 
 from airflow_media_tasks.simulator import Simulator
-from deployment import Deployment
+from deployment import Deployment, token_of
 from triggerer import postgres
 
 
@@ -92,8 +91,7 @@ def multiply(address: str, results: int) -> None:
 
 def log_in(page: Page, airflow: Deployment) -> None:
     """Give the browser the cookie that Airflow's login gives."""
-    login = {"username": "admin", "password": airflow.passwords["admin"]}
-    token = httpx.post(f"{airflow.url}/auth/token", json=login, trust_env=False).json()["access_token"]
+    token = token_of(airflow.url, "admin", airflow.passwords["admin"])
     page.context.add_cookies([{"name": "_token", "value": token, "url": airflow.url}])
 
 

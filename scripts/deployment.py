@@ -43,6 +43,13 @@ def free_port() -> int:
         return cast("int", probe.getsockname()[1])
 
 
+def token_of(url: str, user: str, password: str) -> str:
+    """Return what the login of the Airflow at this address gives a user: the token that requests carry."""
+    login = {"username": user, "password": password}
+    reply = httpx.post(f"{url}/auth/token", json=login, trust_env=False, timeout=30.0)
+    return str(reply.raise_for_status().json()["access_token"])
+
+
 def tail(path: Path, lines: int = 30) -> str:
     """Return the last lines of a text file, or nothing if there is no such file."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
@@ -262,10 +269,8 @@ class Deployment:
 
     def _log_in(self) -> None:
         """Exchange name and password for the token that all further requests carry."""
-        reply = self._client.post(
-            "/auth/token", json={"username": "admin", "password": self.passwords["admin"]}
-        )
-        self._client.headers["Authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"
+        token = token_of(self.url, "admin", self.passwords["admin"])
+        self._client.headers["Authorization"] = f"Bearer {token}"
 
     @staticmethod
     def ticks(seconds: float, pause: float) -> Iterator[float]:

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from airflow_media_tasks.simulator import Simulator
-from deployment import Deployment
+from deployment import Deployment, token_of
 
 
 DAGS = Path(__file__).with_name("dags")
@@ -72,9 +72,7 @@ class Stage:
     def token(self, user: str) -> str:
         """What Airflow's login gives a user."""
         password = self.airflow.passwords["admin"] if user == "admin" else PASSWORD
-        login = {"username": user, "password": password}
-        reply = httpx.post(f"{self.airflow.url}/auth/token", json=login, trust_env=False, timeout=30)
-        return str(reply.raise_for_status().json()["access_token"])
+        return token_of(self.airflow.url, user, password)
 
     def client(self, user: str | None) -> httpx.Client:
         """A client of the page's routes, as this user or as nobody."""
@@ -148,6 +146,14 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+def note_troubles(page: Page, hosts: tuple[str, ...], troubles: list[str]) -> None:
+    """From now on, note each error on the console and each request to a host that is none of *hosts*."""
+    own = (*hosts, "data:", "blob:")
+    page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda asked: asked.url.startswith(own) or troubles.append(f"asked {asked.url}"))
+
+
 @pytest.fixture
 def open_page(browser: Browser, stage: Stage) -> Iterator[Callable[..., Page]]:
     """Opens a page as a user; afterwards there was no error on its console and no request to another host."""
@@ -160,15 +166,7 @@ def open_page(browser: Browser, stage: Stage) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.add_cookies([{"name": "_token", "value": stage.token(user), "url": stage.airflow.url}])
         page = context.new_page()
-        hosts = (stage.airflow.url, stage.simulator.url)
-        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith((*hosts, "data:", "blob:")) or troubles.append(f"asked {request.url}")
-            ),
-        )
+        note_troubles(page, (stage.airflow.url, stage.simulator.url), troubles)
         page.goto(stage.airflow.url + path)
         return page
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -17,10 +16,13 @@ from playwright.sync_api import Browser, FrameLocator, Page, expect
 
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.simulator import Simulator
+from demo import simulated_connections
+from deployment import token_of
+
+from .conftest import note_troubles
 
 
 DEMO = Path(__file__).resolve().parents[2] / "scripts" / "demo.py"
-PROVIDERS = ("vap", "acedata", "kling")
 SECONDS = 30_000
 DAG = "example_same_dag_any_provider"
 
@@ -35,10 +37,7 @@ class Demo:
 
     def client(self, user: str) -> httpx.Client:
         """A client of Airflow, logged in."""
-        login = {"username": user, "password": self.passwords[user]}
-        reply = httpx.post(f"{self.url}/auth/token", json=login, trust_env=False, timeout=30)
-        token = reply.raise_for_status().json()["access_token"]
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token_of(self.url, user, self.passwords[user])}"}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
 
 
@@ -48,15 +47,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
     log = folder / "demo.log"
     with Simulator(seconds=2.0) as simulator, log.open("w") as out:
-        connections = {
-            f"AIRFLOW_CONN_{name.upper()}_DEFAULT": json.dumps(
-                {"conn_type": name, "host": f"{simulator.url}/{name}", "password": "a-key"}
-            )
-            for name in PROVIDERS
-        }
         process = subprocess.Popen(
             [sys.executable, DEMO, "--keep", "--output", folder / "media"],
-            env={**os.environ, **connections},
+            env={**os.environ, **simulated_connections(simulator.url)},
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -90,10 +83,7 @@ def enter(browser: Browser, demo: Demo) -> Iterator[Callable[[str], Page]]:
         media = page.get_by_role("link", name="Media").first
         media.wait_for(timeout=SECONDS)
         # From here on: Airflow's own pages ask for what they may not have before somebody has logged in.
-        own = (demo.url, demo.simulator.url, "data:", "blob:")
-        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda asked: asked.url.startswith(own) or troubles.append(asked.url))
+        note_troubles(page, (demo.url, demo.simulator.url), troubles)
         media.click()
         return page
 
@@ -162,8 +152,8 @@ def test_what_was_lost_is_adopted_from_the_candidates(
     while not lost():
         assert time.monotonic() < ends, "nothing was submitted"
         time.sleep(0.2)
-    vap = {"conn_type": "vap", "host": f"{demo.simulator.url}/vap", "password": "a-key"}
-    monkeypatch.setenv("AIRFLOW_CONN_VAP_DEFAULT", json.dumps(vap))
+    for name, connection in simulated_connections(demo.simulator.url).items():
+        monkeypatch.setenv(name, connection)
     VapHook("vap_default").submit("text_to_video", {"prompt": prompt})
     demo.simulator.clear_faults()
     wait_for("failed")
