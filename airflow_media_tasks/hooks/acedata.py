@@ -18,7 +18,7 @@ from airflow_media_tasks.hooks.documents import (
     text_at,
     time_at,
 )
-from airflow_media_tasks.hooks.operations import Operation
+from airflow_media_tasks.hooks.operations import Operation, is_address
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFile,
@@ -65,6 +65,8 @@ SERVICES = [
 """The services whose tasks can be read, whoever submitted them ([O] acedata.md 7)."""
 
 _FIRST_FRAME = {"image_url": "start_image_url"}
+# Whether it is an address or the picture itself is not written down ([I] acedata.md 5).
+_MASK: dict[str, Any] = {"rename": {"mask_url": "image_mask"}, "inline": ("mask_url",)}
 _LIST_LIMIT = 50
 
 
@@ -125,7 +127,7 @@ class AceDataHook(MediaHook):
             "video",
             "/veo/objects",
             ("video_id", "prompt"),
-            rename={"mask_url": "image_mask"},
+            **_MASK,
             fixed={"action": "insert"},
             expected_seconds=90,
         ),
@@ -133,7 +135,7 @@ class AceDataHook(MediaHook):
             "video",
             "/veo/objects",
             ("video_id",),
-            rename={"mask_url": "image_mask"},
+            **_MASK,
             fixed={"action": "remove"},
             expected_seconds=90,
         ),
@@ -171,9 +173,15 @@ class AceDataHook(MediaHook):
         return super().operation_name(operation)
 
     def check(self, operation: str, arguments: Any) -> tuple[str, dict[str, Any]]:
-        """As of `MediaHook`, and the frames that Veo's operations take."""
+        """As of `MediaHook`, and the frames that Veo's operations take, and the connection's address."""
         name, checked = super().check(operation, arguments)
         _body(self.operations[name], checked)
+        address = self.settings.extra.get("callback_url")
+        if address and not is_address(address):
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: callback_url in extra must be an http or https URL, "
+                f"got {shown(address)}"
+            )
         return name, checked
 
     def _submit(

@@ -36,6 +36,8 @@ from airflow_media_tasks.task import (
 
 _MODEL = {"model": "model_name"}
 _FRAMES = {**_MODEL, "image_url": "image", "end_image_url": "image_tail"}
+_PICTURES = ("image_url", "end_image_url", "image_urls", "person_image_url", "cloth_image_url")
+"""These may also be raw base64 ([O] kling.md 2B)."""
 _PAGE_SIZE = 500
 _EXTEND = "/v1/videos/video-extend"
 _KEPT = timedelta(days=30)
@@ -68,13 +70,19 @@ class KlingHook(MediaHook):
             "video", "/v1/videos/text2video", ("prompt",), rename=_MODEL, expected_seconds=120
         ),
         "image_to_video": Operation(
-            "video", "/v1/videos/image2video", ("image_url",), rename=_FRAMES, expected_seconds=120
+            "video",
+            "/v1/videos/image2video",
+            ("image_url",),
+            rename=_FRAMES,
+            inline=_PICTURES,
+            expected_seconds=120,
         ),
         "multi_image_to_video": Operation(
             "video",
             "/v1/videos/multi-image2video",
             ("image_urls", "prompt"),
             rename={**_MODEL, "image_urls": "image_list"},
+            inline=_PICTURES,
             expected_seconds=120,
         ),
         "extend_video": Operation("video", _EXTEND, ("video_id",), expected_seconds=120),
@@ -90,6 +98,7 @@ class KlingHook(MediaHook):
             ("effect_scene",),
             one_of=(("image_url", "image_urls"),),
             rename={**_MODEL, "image_url": "image", "image_urls": "images"},
+            inline=_PICTURES,
             expected_seconds=120,
         ),
         "text_to_image": Operation(
@@ -104,6 +113,7 @@ class KlingHook(MediaHook):
             "/v1/images/generations",
             ("prompt", "image_url"),
             rename={**_MODEL, "count": "n", "image_url": "image"},
+            inline=_PICTURES,
             expected_seconds=20,
         ),
         "virtual_try_on": Operation(
@@ -111,6 +121,7 @@ class KlingHook(MediaHook):
             "/v1/images/kolors-virtual-try-on",
             ("person_image_url", "cloth_image_url"),
             rename={**_MODEL, "person_image_url": "human_image", "cloth_image_url": "cloth_image"},
+            inline=_PICTURES,
             expected_seconds=30,
         ),
         "text_to_audio": Operation("audio", "/v1/audio/text-to-audio", ("prompt",), expected_seconds=30),

@@ -20,6 +20,29 @@ from airflow_media_tasks.task import (
 from .case import KEY, HookCase
 
 
+NO_ADDRESSES = (
+    "undefined",
+    "null",
+    "nan",
+    "",
+    "/data/fox.png",
+    "fox.png",
+    "./fox.png",
+    "file:///data/fox.png",
+    "s3://bucket/fox.png",
+    "https://",
+    "https:///fox.png",
+    "http://[::1/fox.png",
+    "https://example.com:port/fox.png",
+    "https://example.com/a fox.png",
+    "https://example.com/fox.png\n",
+    "//example.com/fox.png",
+    "javascript:alert(1)",
+    5,
+)
+"""What a slip, or a template, makes of an address."""
+
+
 class InputContract(HookCase):
     """Part of `HookContract`: nothing here may reach a provider, or cost anything."""
 
@@ -204,6 +227,38 @@ class InputContract(HookCase):
             call(hook, "submit", self.paid, {**self.samples[self.paid], **wrong})
         assert sim.requests() == {}
         assert sim.ledger() == []
+
+    def test_address_that_is_none_is_refused_before_it_is_paid_for(
+        self, operation: str, hook: MediaHook, sim: Simulator
+    ) -> None:
+        """Whatever is to be fetched, or to be told, has an http(s) address, each item of a list as well."""
+        sample = self.samples[operation]
+        for word in [*(word for word in sample if word.endswith(("_url", "_urls"))), "callback_url"]:
+            many = word.endswith("_urls")
+            for wrong in NO_ADDRESSES:
+                for value in (
+                    ([wrong], [*sample[word], wrong], wrong)
+                    if many
+                    else (wrong, ["https://example.com/1.png"])
+                ):
+                    with pytest.raises(MediaRequestError, match=rf"argument {word!r} of {operation!r} must"):
+                        hook.submit(operation, {**sample, word: value})
+        assert sim.requests() == {}
+
+    def test_the_text_none_is_no_argument(self, operation: str, hook: MediaHook, sim: Simulator) -> None:
+        """What a template makes of None is left out where it may be, and else named; nothing is sent."""
+        sample = self.samples[operation]
+        optional = {"duration", "seed", "count", "aspect_ratio", "model", "end_image_url", "callback_url"}
+        optional -= {*sample, *hook.operations[operation].required}
+        given = {**sample, **dict.fromkeys(optional, "None")}
+        assert hook.check(operation, given) == hook.check(operation, sample)
+        groups = [set(hook.operations[operation].required), *map(set, hook.operations[operation].one_of)]
+        for word in set().union(*groups) & set(sample):
+            with pytest.raises(MediaRequestError, match=rf"'{word}'.*a template makes 'None' of"):
+                hook.submit(operation, {**sample, word: "None"})
+        with pytest.raises(MediaRequestError, match=r"'prompt'.*a template makes 'None' of"):
+            hook.submit(operation, {**sample, "prompt": "None"})
+        assert sim.requests() == {}
 
     @pytest.mark.parametrize("arguments", [None, "a prompt", ["a"], 5])
     def test_arguments_that_are_no_dict(

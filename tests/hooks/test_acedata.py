@@ -103,6 +103,14 @@ class TestAceDataHook(HookContract):
             "https://other.example/cb",
         ]
 
+    @pytest.mark.parametrize("address", ["me.example/cb", "None", 5, ["https://me.example/cb"]])
+    def test_connections_address_that_is_none(self, connect: Any, sim: Simulator, address: Any) -> None:
+        """A callback address of the connection that is none is told before anything is sent."""
+        hook = self.hook_for(connect, sim, extra={"callback_url": address})
+        with pytest.raises(MediaRequestError, match="'account': callback_url in extra must be"):
+            hook.submit(self.paid, self.samples[self.paid], client_ref="r")
+        assert sim.requests() == {}
+
     def test_never_the_blocking_form(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """Every submission says `async`, or the connection would be held until the video is there."""
         call(hook, "submit", self.paid, {**self.samples[self.paid], "async": False})

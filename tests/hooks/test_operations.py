@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 from typing import Any
 
@@ -95,17 +97,28 @@ def test_numeric_text_is_a_number(word: str, text: Any, number: float) -> None:
             "exactly one of 'image_url', 'image_urls'",
         ),
         ({"prompt": "x", "image_url": None}, "exactly one of 'image_url', 'image_urls', got none of them"),
-        ({"prompt": "x", "image_url": ["https://example.com/1.png"]}, "'image_url' of 'make' must be a text"),
+        (
+            {"prompt": "x", "image_url": ["https://example.com/1.png"]},
+            "'image_url' of 'make' must be a text, an http",
+        ),
         (
             {"prompt": "x", "image_urls": "https://example.com/1.png"},
             "'image_urls' of 'make' must be a list of",
         ),
-        ({"prompt": "x", "image_urls": [5]}, "must be a text, got 5"),
+        ({"prompt": "x", "image_urls": [5]}, "must be a list, each item a text.*, got 5"),
         ({"prompt": "x", "duration": float("1e999")}, "JSON"),
         ({"prompt": "x", "duration": "1e999"}, "'duration' .* above 0, got '1e999'"),
         ({"prompt": "x", "duration": "-5"}, "above 0, got '-5'"),
         ({"prompt": "x", "count": "1.5"}, "whole number from 1, got '1.5'"),
         ({"prompt": "x", "seed": []}, "whole number from 0"),
+        ({"prompt": "x", "image_url": "None"}, "got none of them; 'image_url' is 'None': a template makes"),
+        (
+            {"prompt": "x", "image_urls": ["None"]},
+            "'image_urls' of 'make' must be a list, each item .*, got 'None'",
+        ),
+        ({"prompt": "None"}, "'prompt' of 'make' must be what is meant .a template makes"),
+        ({"prompt": "x", "anything_url": "fox.png"}, "'anything_url' .* https URL .*, got 'fox.png'"),
+        ({"prompt": "x", "other_urls": "https://example.com/"}, "'other_urls' .* a list of at least one"),
     ],
 )
 def test_what_is_wrong_is_named(wrong: dict[str, Any], expected: str) -> None:
@@ -113,6 +126,39 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], expected: str) -> None:
     arguments = {**{key: value for key, value in GOOD.items() if key != "prompt"}, **wrong}
     with pytest.raises(MediaRequestError, match=expected):
         OPERATION.check("make", arguments)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/1.png",
+        "HTTP://example.com",
+        "http://127.0.0.1:8765/media/1.png",
+        "https://user:word@example.com/1.png?X-Amz-Signature=a%2Fb&x=1#top",
+        "https://xn--bcher-kva.example/ä.png",
+        "https://[::1]:8443/1.png",
+    ],
+)
+def test_addresses_pass_as_they_are(url: str) -> None:
+    """An address is not changed, wherever it stands."""
+    given_ = {"prompt": "x", "image_urls": [url, url], "callback_url": url, "mask_url": url}
+    assert OPERATION.check("make", given_) == given_
+
+
+PICTURE = base64.b64encode(bytes(range(200))).decode()
+
+
+@pytest.mark.parametrize("picture", [PICTURE, base64.encodebytes(bytes(200)).decode(), PICTURE.rstrip("=")])
+def test_a_picture_itself_where_the_provider_takes_one(picture: str) -> None:
+    """Base64 passes where the operation says so, and nowhere else; a path or a word is never taken for it."""
+    takes = dataclasses.replace(OPERATION, inline=("image_url", "image_urls"))
+    for given_ in ({"image_url": picture}, {"image_urls": [picture]}):
+        assert takes.check("make", {"prompt": "x", **given_}) == {"prompt": "x", **given_}
+        with pytest.raises(MediaRequestError, match=r"'image_urls?' of 'make' must be"):
+            OPERATION.check("make", {"prompt": "x", **given_})
+    for wrong in ("null", "undefined", "/data/fox", "AAAA", f"/data/{'x' * 90}.png", f"{picture}!"):
+        with pytest.raises(MediaRequestError, match="or base64, got"):
+            takes.check("make", {"prompt": "x", "image_url": wrong})
 
 
 def test_arguments_that_lead_back_to_themselves() -> None:
