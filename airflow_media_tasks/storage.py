@@ -52,6 +52,8 @@ MAX_FILE_SIZE = 2 * 1024**3
 
 _BLOCK = 8 * 1024**2
 """Bytes of one part of an upload; S3 takes 10,000 of them."""
+ENDS = 1024**2
+"""Bytes at the beginning and at the end of a file that `ends_sha256` is of."""
 _STALE_SECONDS = 3600.0
 _WRONG_PLACE = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 _UNSAFE = re.compile(r"^\.+|[^A-Za-z0-9_.~:+=@-]")
@@ -198,7 +200,8 @@ def land(made: Sequence[Made], destination: Destination, log: Any) -> list[dict[
     """Downloads what is not there yet, several files at once, each of them whole or not at all.
 
     :return: the provenance document of each of *made* (see `provenance`); each of its files has also `path`,
-        `sha256`, `size` (bytes), `content_type` (by its bytes), `index` (its number among the task's files).
+        `sha256`, `ends_sha256`, `size` (bytes), `content_type` (by its bytes), `index` (its number among the
+        task's files).
     :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
         be written; another try would meet the same.
     :raises MediaExpiredError: if a file is gone for good.
@@ -312,6 +315,7 @@ class _Landing:
                     "content_type": media_type.content_type,
                     "size": got.size,
                     "sha256": got.sha256,
+                    "ends_sha256": ends_sha256(ObjectStoragePath(str(part)), got.size),
                 }
                 _publish(part, path)
             document = provenance.document(job.made.result, [landed], _now())
@@ -412,6 +416,20 @@ def sha256_of(path: ObjectStoragePath) -> str:
     return digest.hexdigest()
 
 
+def ends_sha256(path: ObjectStoragePath, size: int) -> str:
+    """Of the first ENDS bytes followed by the last; of the whole file where it has at most twice as many.
+
+    It tells of a large file, with two ranged reads, whether it is the one that landed.
+
+    :param size: of the file, in bytes.
+    """
+    ranges = [(0, size)] if size <= 2 * ENDS else [(0, ENDS), (size - ENDS, size)]
+    digest = hashlib.sha256()
+    for start, end in ranges:
+        digest.update(path.fs.cat_file(path.path, start=start, end=end))
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def _part(path: ObjectStoragePath) -> Iterator[Path]:
     """An empty local file for what will be at *path*; beside it, if that is local, to be renamed."""
@@ -458,7 +476,6 @@ def _publish(part: Path, path: ObjectStoragePath) -> None:
 
 
 def publish_text(text: str, path: ObjectStoragePath) -> None:
-    """Writes *text* to *path*, as a whole or not at all."""
     """Lets *text* appear at *path*, as a whole."""
     with _part(path) as part:
         part.write_text(text, encoding="utf-8")

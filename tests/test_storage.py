@@ -118,9 +118,24 @@ def test_a_file_lands_under_its_own_name(files: str, tmp_path: Path) -> None:
         "height": 6,
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
+        "ends_sha256": hashlib.sha256(content).hexdigest(),
     }
     document = json.loads((tmp_path / "deep/down/fox.png.json").read_text())
     assert document["files"] == [file]
+
+
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_the_ends_of_a_file_tell_which_it_is(tmp_path: Path, protocol: str) -> None:
+    """Its first and its last MiB, or all of it where these would overlap, by ranged reads of any store."""
+    attach("memory", fs=MemoryFileSystem())
+    folder = tmp_path if protocol == "file" else "/ends"
+    mib = storage.ENDS
+    for size in (0, 1, mib, 2 * mib, 2 * mib + 1, 5 * mib):
+        content = bytes(size // 2) + os.urandom(size - size // 2)
+        path = ObjectStoragePath(f"{protocol}://{folder}/x")
+        path.fs.pipe_file(path.path, content)
+        ends = content if size <= 2 * mib else content[:mib] + content[-mib:]
+        assert storage.ends_sha256(path, size) == hashlib.sha256(ends).hexdigest()
 
 
 def test_further_files_are_numbered_before_the_extension(files: str, tmp_path: Path) -> None:
