@@ -95,8 +95,10 @@ def metadata_database() -> None:
         # Airflow's API server imports a test client that warns of the httpx which Airflow itself requires.
         warnings.simplefilter("ignore")
         import airflow.api_fastapi.execution_api.app  # noqa: F401, PLC0415  # for its warnings' sake
+
+        # So does the migration of Flask AppBuilder's tables, which are there where its provider is installed.
+        initdb()
     Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).mkdir(exist_ok=True)
-    initdb()
 
 
 @pytest.fixture

@@ -188,25 +188,10 @@ class Server:
             return
         making = self._rendering.get(name)
         if making is None:
-            making = self._rendering[name] = asyncio.create_task(self._render(name, task, output))
+            rendering = asyncio.to_thread(render, self.world.scene(task, output), self._folder / name)
+            making = self._rendering[name] = asyncio.create_task(rendering)
             making.add_done_callback(lambda _: self._rendering.pop(name, None))
         await asyncio.shield(making)
-
-    async def _render(self, name: str, task: Task, output: Output) -> None:
-        scene = self.world.scene(task, output, await self._picture_of(task.source))
-        await asyncio.to_thread(render, scene, self._folder / name)
-
-    async def _picture_of(self, source: str | bytes | None) -> bytes | None:
-        """The image that a task was given; of one of our own videos, its first frame."""
-        if not isinstance(source, str):
-            return source
-        found = self.world.output_of(source)
-        if found is None:
-            return None
-        task, output = found
-        name = source if output.kind == "image" else f"still-{task.id}.png"
-        await self._make(name, task, output)
-        return await asyncio.to_thread((self._folder / name).read_bytes)
 
     # Control.
 

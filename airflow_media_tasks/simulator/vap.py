@@ -316,9 +316,9 @@ class Vap(Provider):
             if first != "audio":
                 return {"result": {"items": [{key: urls[0]}]}}
             tracks = zip(urls[::2], urls[1::2], strict=True)
-            return {
-                "result": {"items": [{"audio_url": sound, "image_url": cover} for sound, cover in tracks]}
-            }
+            items = [{"audio_url": sound, "image_url": cover} for sound, cover in tracks]
+            # The first track once more: vap-mcp 0.2.1 reads it here, older ones in items ([O] vap.md 4).
+            return {"result": {"audio_url": urls[0], "items": items}}
         if shape == "output_url":
             return {"result": {"output_url": urls[0]}}
         if shape == "flat":

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -415,8 +415,12 @@ class World:
             first = first or name
         return first
 
-    def scene(self, task: Task, output: Output, source: bytes | None) -> Scene:
-        """What the file *output* of *task* shows."""
+    def scene(self, task: Task, output: Output) -> Scene:
+        """What the file *output* of *task* shows; what was made from one of our own files shows the same."""
+        own = self.output_of(task.source) if isinstance(task.source, str) else None
+        if own is not None:
+            return replace(self.scene(*own), aspect_ratio=task.aspect_ratio)
+        source = task.source if isinstance(task.source, bytes) else None
         role = f" - {output.role}" if output.role else ""
         caption = f"{task.provider} - {task.operation}{role} - {task.id.split('-')[0]}"
         return Scene(task.text, caption, task.aspect_ratio, source)

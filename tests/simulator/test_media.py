@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+import struct
+import time
 import wave
+from hashlib import sha256
 from pathlib import Path
 
 import av
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
+from airflow_media_tasks.simulator import media
 from airflow_media_tasks.simulator.media import Scene, render, size_of
 
 
@@ -26,12 +30,69 @@ def test_sizes_are_even_and_large_enough(ratio):
 
 def test_an_image_differs_by_its_prompt(tmp_path):
     """Two prompts give two pictures, the same prompt the same one, in the asked size."""
+    shown = {}
     for name, prompt in (("a", "a red mug"), ("b", "a red mug"), ("c", "a blue vase")):
         render(Scene(prompt, "vap", "4:3"), tmp_path / f"{name}.png")
-    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert a == b != c
-    with Image.open(io.BytesIO(a)) as image:
-        assert image.size == (1024, 768)
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.size == (1024, 768)
+            shown[name] = image.convert("RGB").tobytes()
+    assert shown["a"] == shown["b"] != shown["c"]
+
+
+SOURCE = io.BytesIO()
+Image.effect_noise((300, 400), 90).save(SOURCE, "PNG")
+
+
+@pytest.mark.parametrize("source", [None, SOURCE.getvalue()], ids=["prompt", "source"])
+@pytest.mark.parametrize("suffix", ["png", "mp4", "wav", "mp3"])
+def test_no_two_files_have_the_same_bytes(tmp_path, suffix, source):
+    """Files of the same scene differ in their bytes, name themselves, and are sound to the last byte."""
+    paths = [tmp_path / f"{name}.{suffix}" for name in ("one", "two", "three")]
+    for path in paths:
+        render(Scene("a red mug", "vap", "9:21", source), path)
+    contents = [path.read_bytes() for path in paths]
+    assert len({sha256(content).digest() for content in contents}) == 3
+    for path, content in zip(paths, contents, strict=True):
+        assert path.name.encode() in content
+        assert ends_where_it_says(content)
+        if suffix == "png":
+            with Image.open(path) as image:
+                image.verify()
+            with Image.open(path) as image:
+                assert image.text["Comment"] == path.name  # type: ignore[attr-defined]  # a PNG has it
+        else:
+            with av.open(str(path), options={"err_detect": "explode"}) as container:
+                assert path.name in container.metadata.values()
+                assert len(list(container.decode(container.streams[0]))) > (0 if suffix == "wav" else 30)
+
+
+def ends_where_it_says(content: bytes) -> bool:
+    """Whether the container's own parts fill the file, with nothing behind them."""
+    at = 0
+    if content.startswith(b"RIFF"):
+        return len(content) == 8 + struct.unpack_from("<I", content, 4)[0]
+    if content.startswith(b"\x89PNG"):
+        return content.endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82")
+    if content[4:8] == b"ftyp":
+        while at < len(content):
+            at += struct.unpack_from(">I", content, at)[0]
+        return at == len(content)
+    return content.startswith(b"ID3")
+
+
+@pytest.mark.parametrize("suffix", ["png", "mp4", "wav", "mp3"])
+def test_a_further_file_costs_next_to_nothing(tmp_path, suffix):
+    """Whatever is encoded is encoded once for each size: a further file costs a small part of the first."""
+    media._landscape.cache_clear()
+    for once in (media._sky, media._film, media._sound):
+        once.cache_clear()
+    spent = []
+    for number in range(11):
+        began = time.thread_time()
+        render(Scene(f"mug number {number}", "vap", "16:9"), tmp_path / f"{number}.{suffix}")
+        spent.append(time.thread_time() - began)
+    # The least of ten: what a busy machine adds is not ours. The ratio holds on a slow machine, too.
+    assert min(spent[1:]) < spent[0] / 4
 
 
 def test_a_very_long_prompt_still_fits(tmp_path):
@@ -53,6 +114,12 @@ def test_a_video_plays_anywhere_and_moves(tmp_path):
         assert container.duration == pytest.approx(2_000_000, abs=100_000)
     first, *_, last = frames(path)
     assert first.tobytes() != last.tobytes()
+    # What is seen goes down, and stays what it was.
+    height = 500
+    moved = last.crop((0, 40, 360, height)), first.crop((0, 21, 360, height - 19))
+    assert ImageStat.Stat(ImageChops.difference(*moved).convert("L")).mean[0] < 3
+    unmoved = last.crop((0, 40, 360, height)), first.crop((0, 40, 360, height))
+    assert ImageStat.Stat(ImageChops.difference(*unmoved).convert("L")).mean[0] > 3
 
 
 def test_a_video_shows_its_source_image(tmp_path):

@@ -111,6 +111,11 @@ def png(url: str) -> str:
     return fetched(url, 0, b"\x89PNG")
 
 
+def mp3(url: str) -> str:
+    """Download an MP3, which begins with its tag."""
+    return fetched(url, 0, b"ID3")
+
+
 def url_in(text: str, suffix: str) -> str:
     """The first URL of a file of this kind in a tool's answer."""
     found = re.search(rf"http\S+?\.{suffix}", text)
@@ -131,18 +136,20 @@ async def vap_mcp() -> str:
 
     image = task_id_in(await server.handle_generate_image({"prompt": "a red mug"}))
     video = task_id_in(await server.handle_generate_video({"prompt": "a red mug turns", "duration": 4}))
+    music = task_id_in(await server.handle_generate_music({"prompt": "calm piano"}))
     waiting = await server.handle_get_task({"task_id": video})
     assert "Error" not in waiting, waiting
     assert "Video URL" not in waiting, waiting
     finish_tasks()
     image_file = png(url_in(await server.handle_get_task({"task_id": image}), "png"))
     video_file = mp4(url_in(await server.handle_get_task({"task_id": video}), "mp4"))
+    music_file = mp3(url_in(await server.handle_get_task({"task_id": music}), "mp3"))
     balance = await server.handle_check_balance({})
     assert balance.startswith("Balance: $"), balance
     listed = await server.handle_list_tasks({"limit": 5})
     assert image in listed, listed
     assert video in listed, listed
-    return f"image {image_file}; video {video_file}; list and balance"
+    return f"image {image_file}; video {video_file}; music {music_file}; list and balance"
 
 
 async def mcp_veo() -> str:
