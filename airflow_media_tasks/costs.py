@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from airflow.sdk import Context
 from airflow.sdk.observability import stats
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.submission import Record
+from airflow_media_tasks.records import Record
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaCost,
@@ -154,44 +153,33 @@ class Budget:
     """At most *limit* for all submissions of a task, by what each is expected to cost and then did.
 
     Before a submission its estimate is reserved; once it has ended, what it cost takes the estimate's place;
-    what was certainly not accepted, or given back, is free again. Threads may share one.
+    what was certainly not accepted, or given back, is free again.
 
     :param limit: in the unit of the estimates; must not be negative.
+    :param committed: what is spent and reserved already.
     """
 
-    def __init__(self, limit: Decimal) -> None:
+    def __init__(self, limit: Decimal, committed: Decimal = Decimal(0)) -> None:
         self.limit = limit
-        self._held: dict[int, Decimal] = {}
-        self._total = Decimal(0)
-        self._lock = threading.Lock()
+        self.committed = committed
 
-    @property
-    def committed(self) -> Decimal:
-        """What is spent and reserved together."""
-        return self._total
-
-    def reserve(self, number: int, estimate: Price) -> None:
-        """Sets *estimate* aside for request *number*, on top of what it has cost already.
+    def reserve(self, estimate: Price) -> None:
+        """Sets *estimate* aside.
 
         :raises MediaFundsError: with code `max_cost`, if that is more than the limit leaves.
         """
-        with self._lock:
-            total = _EXACT.add(self._total, estimate.amount)
-            if total > self.limit:
-                raise MediaFundsError(
-                    f"max_cost allows {self.limit:f} {estimate.unit}: {self._total:f} are spent or reserved, "
-                    f"and the next submission is expected to cost {estimate}; it was not sent, and not paid",
-                    code="max_cost",
-                )
-            self._total = total
-            self._held[number] = _EXACT.add(self._held.get(number, Decimal(0)), estimate.amount)
+        total = _EXACT.add(self.committed, estimate.amount)
+        if total > self.limit:
+            raise MediaFundsError(
+                f"max_cost allows {self.limit:f} {estimate.unit}: {self.committed:f} are spent or reserved, "
+                f"and the next submission is expected to cost {estimate}; it was not sent, and not paid",
+                code="max_cost",
+            )
+        self.committed = total
 
-    def settle(self, number: int, amount: Decimal) -> None:
-        """Lets *amount* stand for all that request *number* has cost and may yet cost."""
-        with self._lock:
-            before = self._held.get(number, Decimal(0))
-            self._held[number] = amount
-            self._total = _EXACT.add(_EXACT.subtract(self._total, before), amount)
+    def settle(self, held: Decimal, amount: Decimal = Decimal(0)) -> None:
+        """Lets *amount*, what it has cost, take the place of what was *held* for a submission."""
+        self.committed = _EXACT.add(_EXACT.subtract(self.committed, held), amount)
 
 
 def needed(prices: Prices, hook: MediaHook, operation: str, arguments: Mapping[str, Any]) -> Price:
@@ -246,15 +234,21 @@ def check_balance(hook: MediaHook, least: Decimal) -> MediaBalance:
     return balance
 
 
-def sums(costs: Iterable[Mapping[str, Any] | None]) -> list[dict[str, str]]:
-    """What the providers have said was charged, summed for each unit."""
-    return _sums((cost.get("unit"), cost.get("amount")) for cost in costs if cost)
+class Sums:
+    """What was charged, a sum for each unit."""
 
+    def __init__(self) -> None:
+        self._totals: defaultdict[str, Decimal] = defaultdict(Decimal)
 
-def sums_of_money(costs: Iterable[Mapping[str, Any] | None]) -> list[dict[str, str]]:
-    """The same in money, where the table gives it."""
-    money = [cost["money"] for cost in costs if cost and cost.get("money")]
-    return _sums((one["unit"], one["amount"]) for one in money)
+    def add(self, cost: Mapping[str, Any] | None) -> None:
+        """One more `{"amount", "unit"}`; what makes no sense as an amount counts nothing."""
+        price = _price(cost.get("unit"), cost.get("amount")) if cost else None
+        if price is not None:
+            self._totals[price.unit] = _EXACT.add(self._totals[price.unit], price.amount)
+
+    def told(self) -> list[dict[str, str]]:
+        """The sums, as decimal text."""
+        return [{"unit": unit, "amount": f"{amount:f}"} for unit, amount in sorted(self._totals.items())]
 
 
 def count(cost: Mapping[str, Any] | None, task: MediaTask, record: Record, context: Context) -> None:
@@ -308,10 +302,9 @@ def _price(unit: Any, amount: Any) -> Price | None:
         return None
 
 
-def _sums(amounts: Iterable[tuple[Any, Any]]) -> list[dict[str, str]]:
-    totals: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for unit, amount in amounts:
-        price = _price(unit, amount)
-        if price is not None:
-            totals[price.unit] = _EXACT.add(totals[price.unit], price.amount)
-    return [{"unit": unit, "amount": f"{total:f}"} for unit, total in sorted(totals.items())]
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """Their sum, to the last digit."""
+    found = Decimal(0)
+    for amount in amounts:
+        found = _EXACT.add(found, amount)
+    return found

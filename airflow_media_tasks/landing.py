@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 
 from airflow_media_tasks import provenance, storage
+from airflow_media_tasks.records import Place
 from airflow_media_tasks.task import MediaTaskError
 
 
@@ -22,9 +23,13 @@ class LandsMedia(BaseOperator):
 
     def place_of(self, context: Context, path: str, conn_id: str | None = None) -> storage.Destination:
         """Where this task instance's files go. Raises MediaRequestError if nothing can be written there."""
-        ti = context["ti"]
-        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
-        return storage.Destination(path, {**place, "map_index": max(ti.map_index or 0, 0)}, conn_id)
+        place = Place.of(context)
+        return storage.Destination(path, {**place.named(), "map_index": max(place.map_index, 0)}, conn_id)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody is told of what was made: an outlet, or OpenLineage."""
+        return bool(self.outlets) or provenance.has_lineage()
 
     def tell_of(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
         """Puts the provenance of what was made on the events of the task's outlets."""

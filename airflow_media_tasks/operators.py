@@ -17,8 +17,9 @@ from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.records import Entries, KeepsRecords, Record
 from airflow_media_tasks.retries import MediaRetryPolicy
-from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
+from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, finish, once, submitted_at
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
     MediaExpiredError,
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 
-class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
+class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     """Submits one generation task, waits for it without a worker slot, returns what was made.
 
     The result (XCom) is the dict of a `MediaTask`: `url` and `urls` for the next step, `files` with what is
@@ -146,16 +147,15 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
                 budget = costs.Budget(self.max_cost)
                 # What failed before may have been charged, unless the provider gives it back.
                 for _ in range(1 if hook.refunds_failures else number):
-                    budget.reserve(0, estimate)
+                    budget.reserve(estimate)
             if self.min_balance is not None:
                 costs.check_balance(hook, self.min_balance)
 
-        submission = Submission(
-            hook, name, checked, context, self.on_unknown_submission, self.log, before_paying=guard
-        )
+        generation = int(context["ti"].max_tries)
+        submission = Submission(hook, name, checked, generation, self.on_unknown_submission, self.log)
         while True:
             try:
-                task = submission.once()
+                record, task = once(submission, context, guard)
                 break
             except (MediaRateLimitError, MediaConcurrencyError) as error:
                 turn = self._next_turn(turn, error)
@@ -178,7 +178,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             deadline=now + min(limits),
             queue_deadline=queue_deadline,
             operation=name,
-            submitted_at=submission.submitted_at,
+            submitted_at=submitted_at(record),
         )
 
     def _next_turn(self, turn: Turn, error: MediaTaskError) -> Turn:
@@ -212,7 +212,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         lands = self.save_to is not None and task.status is TaskStatus.SUCCEEDED
         record = cost = None
         if task.status.is_terminal:
-            before = Record.load(context)
+            before, _ = Entries(context).load()
             record = finish(context, task, handed_over=not lands)
             cost = self._cost(context, task, record, known=before is not None and bool(before.finished_at))
         result = super().result(context, task)
@@ -278,7 +278,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
-            record = Record.load(context)
+            record, _ = Entries(context).load()
             # A record of before a clear is not what this generation waited for.
             if record is None or record.media_task_id is None or record.generation != context["ti"].max_tries:
                 raise

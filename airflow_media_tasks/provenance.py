@@ -9,6 +9,7 @@ Times are ISO 8601, UTC. What is not known is null: of a plain URL nobody knows 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,11 @@ def _parts(path: str) -> tuple[str, str, str]:
     scheme, mark, rest = path.partition("://")
     place, _, key = rest.partition("/")
     return (scheme, place.rpartition("@")[2], key) if mark else ("", "", path)
+
+
+def has_lineage() -> bool:
+    """Whether Airflow's OpenLineage provider is installed."""
+    return importlib.util.find_spec("airflow.providers.openlineage") is not None
 
 
 def lineage(documents: Sequence[Mapping[str, Any]]) -> OperatorLineage[Any, Any] | None:

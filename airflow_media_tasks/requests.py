@@ -1,18 +1,20 @@
-"""The requests of a batch: all of them checked before the first is sent, and what is told of each."""
+"""The requests of a batch: all of them checked before the first is sent, each known by its content."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
 from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.submission import KEY, Record, recordable
+from airflow_media_tasks.records import KEY_LENGTH, Record, key_of
+from airflow_media_tasks.submission import fingerprint, recordable
 from airflow_media_tasks.task import (
     MediaFundsError,
     MediaProviderError,
@@ -23,7 +25,7 @@ from airflow_media_tasks.task import (
 
 
 _NAMED = 10
-"""URLs and paths in a manifest, which must stay small."""
+"""URLs, paths and bad requests that are named, where there may be thousands."""
 
 
 @dataclass(frozen=True)
@@ -31,74 +33,140 @@ class Request:
     """One request of a batch, as checked.
 
     :param number: its place in the batch, from 0.
+    :param key: what it is known by, wherever it stands: the beginning of its fingerprint, and of the second,
+        third, ... equal one `-1`, `-2`, ...
     """
 
     number: int
+    key: str
     operation: str
     arguments: dict[str, Any]
 
-    @property
-    def key(self) -> str:
-        """Of its record in the task state store."""
-        return f"{KEY}.{self.number}"
 
+class Requests:
+    """A batch's requests, read again whenever they are gone through: no worker has to hold them all.
 
-def checked(
-    hook: MediaHook, given: Any, operation: str | None, defaults: Any, most: int | None
-) -> list[Request]:
-    """The requests in *given*: dicts of arguments, or the path of a file with one JSON object a line.
-
+    :param given: dicts of arguments, or the path of a file with one JSON object a line.
     :param operation: for requests that name none.
     :param defaults: arguments for requests that do not give them, a dict or None.
-    :param most: how many there may be, or None.
-    :raises MediaFundsError: if there are more.
-    :raises MediaRequestError: naming the request that cannot be sent, and why.
+    :raises MediaRequestError: if *given* or *defaults* is of another kind.
     """
-    requests = _read(given) if isinstance(given, str) else given
-    if not isinstance(requests, Sequence) or not requests:
-        raise MediaRequestError(
-            "requests must be a list of dicts of arguments, or the path of a file with one JSON object a "
-            f"line, and not be empty; got {shown(requests)}"
-        )
-    if most is not None and len(requests) > most:
-        raise MediaFundsError(
-            f"requests: there are {len(requests)}, and max_items allows {most}; nothing was submitted",
-            code="max_items",
-        )
-    if not isinstance(defaults or {}, Mapping):
-        raise MediaRequestError(f"arguments must be a dict of name to value, got {shown(defaults)}")
-    found = []
-    for number, one in enumerate(requests):
-        try:
-            if not isinstance(one, Mapping):
-                raise MediaRequestError(f"a request is a dict of arguments, got {shown(one)}")
-            arguments = {**(defaults or {}), **one}
-            name = arguments.pop("operation", None) or operation
-            if not isinstance(name, str):
-                raise MediaRequestError("no operation is named, neither by it nor for all")
-            found.append(Request(number, *hook.check(name, arguments)))
-        except MediaTaskError as error:
+
+    def __init__(self, hook: MediaHook, given: Any, operation: str | None, defaults: Any) -> None:
+        if not isinstance(given, (str, Sequence)) or not given:
             raise MediaRequestError(
-                f"request {number} of {len(requests)}: {error.message}; nothing was submitted",
-                provider=error.provider,
-                code=error.code,
-            ) from error
-    return found
+                "requests must be a list of dicts of arguments, or the path of a file with one JSON object a "
+                f"line, and not be empty; got {shown(given)}"
+            )
+        if not isinstance(defaults or {}, Mapping):
+            raise MediaRequestError(f"arguments must be a dict of name to value, got {shown(defaults)}")
+        self._hook, self._given, self._operation, self._defaults = hook, given, operation, defaults or {}
+        self._cursor: tuple[int, Iterator[tuple[int, str, Any]]] = (0, iter(()))
+
+    def checked(self, most: int | None, also: Callable[[str, Mapping[str, Any]], None]) -> list[str]:
+        """The keys of all requests, in order.
+
+        :param most: how many there may be, or None.
+        :param also: called with each request's operation and arguments; what it raises counts as of that one.
+        :raises MediaFundsError: if there are more.
+        :raises MediaRequestError: naming the requests that cannot be sent, and why.
+        """
+        keys: list[str] = []
+        bad: list[str] = []
+        seen: Counter[str] = Counter()
+        number = -1
+        for number, where, one in self._rows():
+            if most is not None and number >= most:
+                count = number + 1 + sum(1 for _ in self._rows(number + 1))
+                raise MediaFundsError(
+                    f"requests: there are {count}, and max_items allows {most}; nothing was submitted",
+                    code="max_items",
+                )
+            try:
+                name, arguments = self._check(one)
+                also(name, arguments)
+            except MediaTaskError as error:
+                bad.append(f"{where}: {error.message}")
+            else:
+                keys.append(key_of(self._fingerprint(name, arguments), seen))
+        if number < 0:
+            raise MediaRequestError(f"requests: {shown(self._given)} holds no request; nothing was submitted")
+        if bad:
+            more = f"\n... and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            raise MediaRequestError(
+                f"{len(bad)} of {number + 1} requests cannot be sent, so nothing was submitted:\n"
+                + "\n".join(bad[:_NAMED])
+                + more
+            )
+        return keys
+
+    def some(self, wanted: Mapping[int, str]) -> Iterator[Request]:
+        """The requests with these numbers, in order.
+
+        :param wanted: the key of each number, as `checked` gave it.
+        :raises MediaRequestError: if one of them is not what it was then.
+        """
+        if not wanted:
+            return
+        for number in sorted(wanted):
+            where, one = self._row(number)
+            name, arguments = self._check(one)
+            if not wanted[number].startswith(self._fingerprint(name, arguments)):
+                raise MediaRequestError(
+                    f"{where} has changed since the batch began; nothing more is submitted"
+                )
+            yield Request(number, wanted[number], name, arguments)
+
+    def _row(self, wanted: int) -> tuple[str, Any]:
+        """Place and content of one row; a file is read on from where it was left, if that is before it."""
+        at, rows = self._cursor
+        if not at or at > wanted:
+            rows = self._rows(wanted)
+        for number, where, one in rows:
+            if number == wanted:
+                self._cursor = (number + 1, rows)
+                return where, one
+        raise MediaRequestError(f"request {wanted} has gone since the batch began; nothing more is submitted")
+
+    def _check(self, one: Any) -> tuple[str, dict[str, Any]]:
+        if isinstance(one, MediaRequestError):
+            raise one
+        if not isinstance(one, Mapping):
+            raise MediaRequestError(f"a request is a dict of arguments, got {shown(one)}")
+        arguments = {**self._defaults, **one}
+        name = arguments.pop("operation", None) or self._operation
+        if not isinstance(name, str):
+            raise MediaRequestError("no operation is named, neither by it nor for all")
+        return self._hook.check(name, arguments)
+
+    def _fingerprint(self, name: str, arguments: Mapping[str, Any]) -> str:
+        return fingerprint(self._hook.media_conn_id, name, arguments)[:KEY_LENGTH]
+
+    def _rows(self, first: int = 0) -> Iterator[tuple[int, str, Any]]:
+        """Number, place in words, and what stands there, from number *first* on; or what is wrong with it."""
+        if isinstance(self._given, str):
+            yield from _lines(self._given, first)
+            return
+        for number, one in enumerate(itertools.islice(self._given, first, None), first):
+            yield number, f"request {number}", one
 
 
-def _read(path: str) -> list[Any]:
-    """The JSON objects of a file, one a line; empty lines are passed over."""
-    found = []
+def _lines(path: str, first: int) -> Iterator[tuple[int, str, Any]]:
+    """The JSON values of a file, one a line; empty lines are passed over, and so is a byte order mark."""
+    number = 0
     try:
-        with ObjectStoragePath(path).open("r", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
+        with ObjectStoragePath(path).open("r", encoding="utf-8-sig") as lines:
+            for line_number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                if number >= first:
+                    where = f"line {line_number} of {shown(path)}"
                     try:
-                        found.append(json.loads(line))
-                    except ValueError as error:
-                        raise MediaRequestError(
-                            f"requests: line {number} of {shown(path)} is no JSON object: {error}"
-                        ) from None
+                        one = json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        one = MediaRequestError(f"it is no JSON object: {error}")
+                    yield number, where, one
+                number += 1
     except MediaTaskError:
         raise
     except Exception as error:
@@ -106,91 +174,75 @@ def _read(path: str) -> list[Any]:
         raise MediaRequestError(
             f"requests: {shown(path)} cannot be read: {type(error).__name__}: {error}"
         ) from error
-    return found
 
 
-@dataclass
-class State:
-    """Where a batch stands; `MediaBatchTrigger` carries it from one worker to the next.
-
-    :param left: numbers of the requests that are yet to be submitted.
-    :param waiting: see `MediaBatchTrigger`.
-    """
-
-    left: list[int] = field(default_factory=list)
-    waiting: list[list[Any]] = field(default_factory=list)
-    refused_since: float | None = None
-    refusals: int = 0
-
-    @classmethod
-    def of_event(cls, event: Any) -> State:
-        """The state that the trigger hands on. Raises MediaProviderError for an event of another kind."""
-        if not isinstance(event, Mapping) or not all(
-            isinstance(event.get(name), list) for name in ("left", "waiting", "ended")
-        ):
-            raise MediaProviderError(f"the trigger's event is no state of a batch: {shown(event, 200)}")
-        return cls(event["left"], event["waiting"], event.get("refused_since"), event.get("refusals") or 0)
-
-
-def line_of(request: Request, record: Record | None, stopped_by: MediaTaskError | None) -> dict[str, Any]:
+def line_of(
+    request: Request, record: Record | None, made: Mapping[str, Any], stopped_by: MediaTaskError | None
+) -> dict[str, Any]:
     """What the results say of a request: a line of JSON.
 
     :param record: of its submission, or None if there was none.
+    :param made: what became of it, `{"result", "error"}`.
     :param stopped_by: what ended the batch before it was submitted, or None.
     """
+    result, error = made.get("result") or {}, made.get("error")
     if record is None:
         stop = stopped_by or MediaProviderError("it was not submitted")
-        return {**_NOTHING, **_asked(request), "error": {**stop.to_dict(), "media_task_id": None}}
-    result = record.result or {}
+        error = {**stop.to_dict(), "media_task_id": None}
     return {
-        **_asked(request),
-        "status": result.get("status") or record.phase,
-        "media_task_id": record.media_task_id,
+        "number": request.number,
+        "key": request.key,
+        "operation": request.operation,
+        "arguments": recordable(request.arguments),
+        "status": result.get("status") or ("not submitted" if record is None else record.phase),
+        "media_task_id": None if record is None else record.media_task_id,
         "url": result.get("url"),
         "urls": result.get("urls") or [],
         "files": result.get("files") or [],
         "cost": result.get("cost"),
-        "error": record.error,
-        "submitted_at": record.submitted_after if record.client_ref else None,
-        "finished_at": record.finished_at,
+        "error": error,
+        "submitted_at": record.submitted_after if record is not None and record.client_ref else None,
+        "finished_at": None if record is None else record.finished_at,
     }
 
 
-def _asked(request: Request) -> dict[str, Any]:
-    return {
-        "number": request.number,
-        "operation": request.operation,
-        "arguments": recordable(request.arguments),
-    }
+class Summary:
+    """What the manifest says of all lines of the results together."""
 
+    def __init__(self) -> None:
+        self._total = self._submitted = self._succeeded = 0
+        self._errors: Counter[str] = Counter()
+        self._operations: set[str] = set()
+        self._urls: list[str] = []
+        self._paths: list[str] = []
+        self._cost, self._money = costs.Sums(), costs.Sums()
 
-_NOTHING: dict[str, Any] = {
-    "status": "not submitted",
-    "media_task_id": None,
-    "url": None,
-    "urls": [],
-    "files": [],
-    "cost": None,
-    "submitted_at": None,
-    "finished_at": None,
-}
+    def add(self, line: Mapping[str, Any]) -> None:
+        """One more line."""
+        self._total += 1
+        self._submitted += line["media_task_id"] is not None
+        self._operations.add(line["operation"])
+        self._cost.add(line["cost"])
+        self._money.add((line["cost"] or {}).get("money"))
+        if line["error"] is not None:
+            self._errors[line["error"]["type"]] += 1
+            return
+        self._succeeded += 1
+        self._urls += line["urls"][: _NAMED - len(self._urls)]
+        paths = [file["path"] for file in line["files"] if file.get("path")]
+        self._paths += paths[: _NAMED - len(self._paths)]
 
-
-def summary_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the manifest says of all *lines* together."""
-    good = [line for line in lines if line["error"] is None]
-    bad = [line for line in lines if line["error"] is not None]
-    operations = {line["operation"] for line in lines}
-    paths = [file["path"] for line in good for file in line["files"] if file.get("path")]
-    return {
-        "total": len(lines),
-        "submitted": sum(line["media_task_id"] is not None for line in lines),
-        "succeeded": len(good),
-        "failed": len(bad),
-        "errors": dict(Counter(line["error"]["type"] for line in bad)),
-        "cost": costs.sums(line["cost"] for line in lines),
-        "money": costs.sums_of_money(line["cost"] for line in lines),
-        "operation": operations.pop() if len(operations) == 1 else None,
-        "urls": [url for line in good for url in line["urls"]][:_NAMED],
-        "paths": paths[:_NAMED],
-    }
+    def told(self) -> dict[str, Any]:
+        """All together."""
+        return {
+            "total": self._total,
+            "submitted": self._submitted,
+            "succeeded": self._succeeded,
+            "failed": self._total - self._succeeded,
+            "errors": dict(self._errors),
+            "cost": self._cost.told(),
+            "money": self._money.told(),
+            "operation": self._operations.pop() if len(self._operations) == 1 else None,
+            "urls": self._urls,
+            "paths": self._paths,
+        }

@@ -319,7 +319,7 @@ class _Landing:
                 }
                 _publish(part, path)
             document = provenance.document(job.made.result, [landed], _now())
-            publish_text(json.dumps(document, indent=1, ensure_ascii=False), beside(path))
+            publish_text([json.dumps(document, indent=1, ensure_ascii=False)], beside(path))
         seconds = time.monotonic() - began
         self._log.info("%s: %d bytes of %s in %.1f s", path, got.size, media_type.content_type, seconds)
         return landed
@@ -475,8 +475,9 @@ def _publish(part: Path, path: ObjectStoragePath) -> None:
         raise
 
 
-def publish_text(text: str, path: ObjectStoragePath) -> None:
-    """Lets *text* appear at *path*, as a whole."""
+def publish_text(text: Iterable[str], path: ObjectStoragePath) -> None:
+    """Lets the pieces of *text* appear at *path*, as a whole."""
     with _part(path) as part:
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as stream:
+            stream.writelines(text)
         _publish(part, path)

@@ -1,9 +1,8 @@
-"""One paid submission: the record that makes it happen once, whatever dies in between.
+"""One paid submission: what makes it happen once, whatever dies in between.
 
 A POST that costs money can be accepted without anybody here learning of it: the reply is lost, the worker is
-killed, the machine sleeps. So what is about to be sent is written down before it is sent, in Airflow's task
-state store, which outlives retries, deferrals and clears; and a try that finds such a note asks the provider
-what became of it before it may send anything.
+killed, the machine sleeps. So what is about to be sent is written down before it is sent (see `records`); and
+a try that finds such a note asks the provider what became of it before it may send anything.
 
     absent -> intent -> submitted -> finished; certainly refused: back to what was there before
 
@@ -18,17 +17,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow.sdk import Context
-from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.records import KEY, Answer, Entries, Place, Record
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -44,15 +44,11 @@ from airflow_media_tasks.task import (
 )
 
 
-KEY = "media_task"
-"""The record's key in the task state store; a batch has one for each request, `media_task.<number>`."""
 LEASE = 10.0
 """Seconds after its intent within which a submission begins to be sent, or is not sent at all."""
 SETTLE = 50.0
 """Seconds after its intent from which on a submission that nobody can find was never accepted: the lease,
 the time to connect (10 s), and half a minute for the provider to show what it accepted."""
-
-PHASES = ("intent", "submitted", "finished", "adopted", "abandoned", "refused")
 
 STOP, RESUBMIT = "stop", "resubmit"
 ON_UNKNOWN = (STOP, RESUBMIT)
@@ -63,245 +59,139 @@ HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestE
 """Failures that the same request would meet again."""
 
 
+class Unsettled(Exception):
+    """It is not known what became of a submission; the *error* says why."""
+
+    def __init__(self, error: MediaTaskError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 @dataclass(frozen=True)
-class Record:
-    """What is written down about a task instance's submission; JSON scalars, no secret.
-
-    :param phase: `intent`, `submitted`, `finished`; or what a person decided about an unknown outcome:
-        `adopted` (it is *media_task_id*, which also a clear goes on with) or `abandoned` (submit anew). Of a
-        batch's request that was certainly not accepted, `refused`.
-    :param generation: `max_tries` of the task instance: a clear raises it, a retry never does.
-    :param number: how many submissions this generation has had, this one included.
-    :param fingerprint: hash of connection, operation and arguments as rendered.
-    :param client_ref: our name for the submission, sent along where the provider keeps one.
-    :param submitted_after: ISO 8601, UTC; the intent's time.
-    :param provider: connection type.
-    :param arguments: as submitted, see `recordable`; for people to read, nothing is submitted from them.
-    :param media_task_id: the provider's task, from `submitted` on.
-    :param finished_at: ISO 8601, UTC; when we learned that it has ended.
-    :param result: the task's dict, where it was complete in the submission's own reply and perhaps
-        cannot be asked for again; in a batch, what became of the request.
-    :param error: in a batch, why the request failed: the dict of a `MediaTaskError`.
-    :param spent: in a batch with `max_cost`, what the request's ended submissions have cost: `{"amount",
-        "unit"}`, the amount as decimal text.
-    """
-
-    phase: str
-    generation: int
-    number: int
-    fingerprint: str
-    client_ref: str
-    submitted_after: str
-    media_conn_id: str
-    operation: str
-    provider: str | None = None
-    arguments: dict[str, Any] | None = None
-    media_task_id: str | None = None
-    finished_at: str | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    spent: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be acted upon; a person can write a record, too."""
-        if self.phase not in PHASES:
-            raise ValueError(f"phase {shown(self.phase)} is none of {', '.join(PHASES)}")
-        texts = (self.fingerprint, self.client_ref, self.submitted_after, self.media_conn_id, self.operation)
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a value that must be a text is none")
-        if not all(type(number) is int for number in (self.generation, self.number)):
-            raise ValueError("'generation' and 'number' must be whole numbers")
-        datetime.fromisoformat(self.submitted_after)
-        if self.media_task_id is None and self.phase not in ("intent", "abandoned", "refused"):
-            raise ValueError(f"it is {self.phase} without a media_task_id")
-        if self.result is not None:
-            MediaTask.from_dict(self.result)
-
-    @classmethod
-    def load(cls, context: Context, key: str = KEY) -> Record | None:
-        """The record, or None if there is none. One that cannot be read is not an absent one.
-
-        :raises MediaTaskError: if what is stored makes no sense; nothing may be submitted then.
-        """
-        stored: Any = context["task_state_store"].get(key)
-        if stored is None:
-            return None
-        known = [field.name for field in dataclasses.fields(cls)]
-        try:
-            return cls(**{name: stored[name] for name in known if name in stored})
-        except (TypeError, ValueError) as error:
-            raise MediaTaskError(
-                f"the record {key!r} in this task's state store cannot be read, so nothing is submitted: "
-                f"{error}; it holds {shown(stored, 300)}"
-            ) from error
-
-    def save(self, context: Context, key: str = KEY) -> Record:
-        """Writes the record, for ever; a worker that Airflow has replaced is refused here."""
-        value = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        context["task_state_store"].set(key, value, retention=NEVER_EXPIRE)
-        return self
-
-
-@dataclass
 class Submission:
-    """What one try of an operator wants to have submitted.
+    """One request, as one try wants to have it submitted. It asks and sends, and writes nothing down.
 
     :param operation: full name, as `MediaHook.check` gave it.
     :param arguments: as `MediaHook.check` gave them.
+    :param generation: `max_tries` of the task instance.
     :param on_unknown: what to do when nobody can say whether an earlier submission was accepted: `stop`
         with `SubmissionOutcomeUnknown`, or `resubmit` and perhaps pay twice.
-    :param key: of its record.
-    :param before_paying: called with the submission's number in this generation, from 1, whenever a new one
-        is about to be made and before anything is written or sent; what it raises, stops it.
     """
 
     hook: MediaHook
     operation: str
     arguments: Mapping[str, Any]
-    context: Context
+    generation: int
     on_unknown: str
     log: Any
-    key: str = KEY
-    before_paying: Callable[[int], None] | None = None
-    record: Record | None = field(default=None, init=False)
-    """What stands in the store, once `once` has looked."""
 
-    def once(self) -> MediaTask:
-        """The task that this try has to wait for: an earlier submission's where there is one, else a new one.
+    @property
+    def fingerprint(self) -> str:
+        """Of the request."""
+        return fingerprint(self.hook.media_conn_id, self.operation, self.arguments)
 
-        :raises SubmissionOutcomeUnknown: with the candidates and both ways out, see `on_unknown`.
-        :raises MediaTaskError: if the submission was certainly refused, or is not possible at present.
+    def earlier(self, record: Record, answer: Answer | None) -> tuple[Record, MediaTask] | None:
+        """The task of the submission in *record*, if it serves this try, and what to write down of it.
+
+        None if a new submission is due.
+
+        :param answer: what a person has said about it, or None.
+        :raises SubmissionOutcomeUnknown: if nobody can say what became of it.
+        :raises MediaTaskError: if the provider cannot be asked at present; the next try asks again.
         """
-        self.record = record = Record.load(self.context, self.key)
-        try:
-            task = None if record is None else self._earlier(record)
-            return task or self._submit(record)
-        except SubmissionOutcomeUnknown as error:
-            if self.on_unknown == RESUBMIT:
-                # The intent stays: a retry, of which there are not endlessly many, finds it and goes on.
-                raise MediaProviderError(
-                    f"{error.message}; the next try submits anew as told, which may pay twice",
-                    provider=error.provider,
-                    code=error.code,
-                ) from error
-            raise self._question(error) from error
-
-    @property
-    def submitted_at(self) -> float | None:
-        """When the task that `once` returned was submitted, in unix seconds by our clock."""
-        if self.record is None:
-            return None
-        return datetime.fromisoformat(self.record.submitted_after).timestamp()
-
-    @property
-    def _generation(self) -> int:
-        return int(self.context["ti"].max_tries)
-
-    def _earlier(self, record: Record) -> MediaTask | None:
-        """The task of the submission in *record*, if it serves this try; None if a new one is due."""
         if record.phase == "refused":
             return None
-        if record.phase == "abandoned":
+        if record.phase == "abandoned" or (answer is not None and answer.media_task_id is None):
             self.log.info("the earlier submission was given up by hand; submitting anew")
             return None
-        if record.fingerprint != fingerprint(self.hook.media_conn_id, self.operation, self.arguments):
-            self.log.info(
-                "the request is not the one that was submitted before (%s, %s); submitting the new one",
-                record.operation,
-                record.media_task_id or f"outcome unknown, reference {record.client_ref}",
-            )
-            self._cancel(record)
-            return None
-        if record.phase == "finished" and record.generation != self._generation:
+        if answer is not None:
+            record = dataclasses.replace(record, phase="adopted", media_task_id=answer.media_task_id)
+        if record.phase == "finished" and record.generation != self.generation:
             self.log.info("%s has ended, and the task was cleared: submitting anew", record.media_task_id)
             return None
         if record.phase == "intent":
             self.log.info("an earlier try left a submission without its result; asking about it")
-            return self._adopt(record, self._reconcile(record, self.on_unknown))
+            task = self._reconcile(record, self.on_unknown)
+            return None if task is None else self._adopted(record, task)
         return self._known(record, self._read(record))
 
-    def _known(self, record: Record, task: MediaTask) -> MediaTask | None:
+    def intent(self, before: Record | None, key: str | None = None) -> Record:
+        """What has to be written down before `send` may be called.
+
+        :param before: the record that it takes the place of, or None.
+        :param key: of a batch's request.
+        """
+        return Record(
+            phase="intent",
+            generation=self.generation,
+            number=self.number(before),
+            fingerprint=self.fingerprint,
+            client_ref=f"amt-{secrets.token_hex(16)}",
+            submitted_after=_now(),
+            media_conn_id=self.hook.media_conn_id,
+            operation=self.operation,
+            provider=self.hook.conn_type,
+            arguments=recordable(self.arguments),
+            spent=None if before is None else before.spent,
+            key=key,
+        )
+
+    def number(self, before: Record | None) -> int:
+        """Which of this generation's submissions the one after *before* is, from 1."""
+        return before.number + 1 if before is not None and before.generation == self.generation else 1
+
+    def send(self, intent: Record) -> tuple[Record, MediaTask]:
+        """Sends what *intent* tells of, once, if its lease has not run out; the task and what to write down.
+
+        :raises Unsettled: if it is not known what became of it: the intent has to stay.
+        :raises MediaTaskError: if it was certainly not accepted; what was there before has to come back.
+        """
+        try:
+            task = self.hook.submit(self.operation, self.arguments, client_ref=intent.client_ref)
+        except SubmissionOutcomeUnknown as error:
+            self.log.warning("%s", error)
+            try:
+                found = self._reconcile(intent, STOP)
+            except MediaTaskError as trouble:
+                raise Unsettled(trouble) from error
+            if found is None:
+                raise MediaProviderError(
+                    f"{self.hook.conn_type} did not accept the submission, nothing is paid: {error.message}",
+                    provider=self.hook.conn_type,
+                ) from error
+            task = found
+        return self._adopted(intent, task)
+
+    def _known(self, record: Record, task: MediaTask) -> tuple[Record, MediaTask] | None:
         """*task* of *record* as it is now, if it serves this try."""
         if not task.status.is_terminal:
             self.log.info("%s is %s: waiting for it, submitting nothing", task.id, task.status)
-            return self._adopt(record, task)
-        if record.generation != self._generation and record.phase != "adopted":
+            return self._adopted(record, task)
+        if record.generation != self.generation and record.phase != "adopted":
             self.log.info("%s has %s, and the task was cleared: submitting anew", task.id, task.status)
             return None
         if task.status is TaskStatus.SUCCEEDED:
             self.log.info("%s has succeeded already; nothing is paid again", task.id)
-            return self._adopt(record, task)
+            return self._adopted(record, task)
         if isinstance(task.error, HOPELESS):
-            return task
+            return record, task
         self.log.info("%s has %s (%s); submitting again", task.id, task.status, task.error)
         return None
 
-    def _submit(self, before: Record | None) -> MediaTask:
-        """Writes the intent and sends it, at most once."""
-        number = before.number + 1 if before is not None and before.generation == self._generation else 1
-        with self.hook as hook:
-            if self.before_paying is not None:
-                self.before_paying(number)
-            now = time.time()
-            intent = Record(
-                phase="intent",
-                generation=self._generation,
-                number=number,
-                fingerprint=fingerprint(hook.media_conn_id, self.operation, self.arguments),
-                client_ref=client_ref(self.context, number, self.key),
-                submitted_after=datetime.fromtimestamp(now, timezone.utc).isoformat(),
-                media_conn_id=hook.media_conn_id,
-                operation=self.operation,
-                provider=hook.conn_type,
-                arguments=recordable(self.arguments),
-                spent=None if before is None else before.spent,
-            )
-            self.record = intent.save(self.context, self.key)
-            hook.send_before = now + LEASE
-            try:
-                task = hook.submit(self.operation, self.arguments, client_ref=intent.client_ref)
-            except SubmissionOutcomeUnknown as error:
-                self.log.warning("%s", error)
-                found = self._reconcile(intent, STOP)
-                if found is None:
-                    self._put_back(before)
-                    raise MediaProviderError(
-                        f"{hook.conn_type} did not accept the submission, nothing is paid: {error.message}",
-                        provider=hook.conn_type,
-                    ) from error
-                task = found
-            except MediaTaskError:
-                self._put_back(before)
-                raise
-            finally:
-                hook.send_before = None
-        return self._adopt(intent, task) or task
-
-    def _adopt(self, record: Record, task: MediaTask | None) -> MediaTask | None:
-        """Notes that *task* is what this generation waits for."""
-        if task is None:
-            return None
+    def _adopted(self, record: Record, task: MediaTask) -> tuple[Record, MediaTask]:
+        """What says that *task* is what this generation waits for."""
         # A task that was complete in the submission's own reply may have no address to ask again at.
         complete = record.phase == "intent" and task.status.is_terminal
         adopted = dataclasses.replace(
             record,
             phase="submitted",
-            generation=self._generation,
+            generation=self.generation,
             media_task_id=task.id,
             result=task.to_dict() if complete else record.result,
             error=None,
+            failure=None,
         )
-        if adopted != record:
-            self.record = adopted.save(self.context, self.key)
-        return task
-
-    def _put_back(self, before: Record | None) -> None:
-        """What was there before a submission that was certainly not accepted."""
-        self.record = before
-        if before is None:
-            self.context["task_state_store"].delete(self.key)
-        else:
-            before.save(self.context, self.key)
+        return adopted, task
 
     def _read(self, record: Record) -> MediaTask:
         if record.result is not None:
@@ -355,8 +245,8 @@ class Submission:
             return [], error.message
         return found, f"{len(found)} tasks with this very request were made since" if len(found) > 1 else ""
 
-    def _cancel(self, record: Record) -> None:
-        """Stops a task that nobody will wait for any more, where that is possible."""
+    def cancel(self, record: Record) -> None:
+        """Stops the task of *record*, which nobody will wait for any more, where that is possible."""
         if record.media_task_id is None or record.phase != "submitted":
             return
         if not self.hook.can_cancel:
@@ -367,30 +257,34 @@ class Submission:
         except MediaTaskError as error:
             self.log.warning("%s could not be cancelled: %s", record.media_task_id, error)
 
-    def _question(self, error: SubmissionOutcomeUnknown) -> SubmissionOutcomeUnknown:
+    def question(
+        self, error: SubmissionOutcomeUnknown, intent: Record, place: Place
+    ) -> SubmissionOutcomeUnknown:
         """*error* with the candidates and both ways out, for the person who has to decide."""
-        since = datetime.fromisoformat(self.record.submitted_after) if self.record else None
         try:
-            candidates = self.hook.find_tasks(submitted_after=since, operation=self.operation)
+            candidates = self.hook.find_tasks(
+                submitted_after=datetime.fromisoformat(intent.submitted_after), operation=self.operation
+            )
         except MediaTaskError as trouble:
             lines = [f"  the account's tasks cannot be listed: {trouble}"]
             candidates = []
         else:
             candidates = candidates[:20]
             lines = [_line_of(task) for task in candidates] or ["  the provider lists no task since then"]
-        ti = self.context["ti"]
-        place = shlex.join([ti.dag_id, ti.run_id, ti.task_id])
-        if ti.map_index is not None and ti.map_index >= 0:
-            place += f" --map-index {ti.map_index}"
-        if self.key != KEY:
-            place += f" --request {self.key.removeprefix(f'{KEY}.')}"
+        command = shlex.join([place.dag_id, place.run_id, place.task_id])
+        if place.map_index >= 0:
+            command += f" --map-index {place.map_index}"
+        if place.loop is not None:
+            command += f" --loop {place.loop}"
+        if intent.key is not None:
+            command += f" --request {intent.key}"
         text = [
             f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
             f"{error.message}. Nothing more is sent before you decide. The account shows since then:\n",
             *(f"{line}\n" for line in lines),
-            "If it is one of them, adopt it; else submit anew, which may pay twice. Then clear the task.\n",
-            f"  airflow media-tasks adopt {place} MEDIA_TASK_ID\n",
-            f"  airflow media-tasks resubmit {place}",
+            "If it is one of them, adopt it; else submit anew, which may pay twice. Both clear the task.\n",
+            f"  airflow media-tasks adopt {command} MEDIA_TASK_ID\n",
+            f"  airflow media-tasks resubmit {command}",
         ]
         return SubmissionOutcomeUnknown(
             "".join(text),
@@ -408,6 +302,85 @@ class Submission:
         )
 
 
+def once(
+    submission: Submission, context: Context, before_paying: Callable[[int], None] = lambda _: None
+) -> tuple[Record, MediaTask]:
+    """The task that this try has to wait for: an earlier submission's where there is one, else a new one.
+
+    :param before_paying: called with the submission's number in this generation, from 1, whenever a new one
+        is about to be made and before anything is written or sent; what it raises, stops it.
+    :raises SubmissionOutcomeUnknown: with the candidates and both ways out, see `Submission.on_unknown`.
+    :raises MediaTaskError: if the submission was certainly refused, or is not possible at present.
+    """
+    entries = Entries(context)
+    record, from_try = entries.load()
+    if from_try is not None:
+        submission.log.info("a clear has discarded this task's record: the copy of try %d counts", from_try)
+    asked = record
+    try:
+        found = None if record is None else _earlier(submission, entries, record)
+        if found is None:
+            with submission.hook as hook:
+                before_paying(submission.number(record))
+                asked = entries.save(submission.intent(record))
+                hook.send_before = submitted_at(asked) + LEASE
+                try:
+                    found = _sent(submission, entries, asked, record)
+                finally:
+                    hook.send_before = None
+    except SubmissionOutcomeUnknown as error:
+        if asked is None:
+            raise
+        if submission.on_unknown == RESUBMIT:
+            raise resubmitted(error) from error
+        entries.save(dataclasses.replace(asked, asked_at=_now()))
+        raise submission.question(error, asked, Place.of(context)) from error
+    noted, task = found
+    if noted != asked or from_try is not None:
+        entries.save(noted)
+    return noted, task
+
+
+def _earlier(submission: Submission, entries: Entries, record: Record) -> tuple[Record, MediaTask] | None:
+    if record.fingerprint == submission.fingerprint or record.phase in ("refused", "abandoned"):
+        return submission.earlier(record, entries.answer(record))
+    submission.log.info(
+        "the request is not the one that was submitted before (%s, %s); submitting the new one",
+        record.operation,
+        record.media_task_id or f"outcome unknown, reference {record.client_ref}",
+    )
+    submission.cancel(record)
+    return None
+
+
+def _sent(
+    submission: Submission, entries: Entries, intent: Record, before: Record | None
+) -> tuple[Record, MediaTask]:
+    try:
+        return submission.send(intent)
+    except Unsettled as unsettled:
+        raise unsettled.error from unsettled
+    except MediaTaskError:
+        # Certainly not accepted: what was there before comes back.
+        if before is None:
+            entries.delete(KEY)
+        else:
+            entries.save(before)
+        raise
+
+
+def resubmitted(error: SubmissionOutcomeUnknown) -> MediaProviderError:
+    """What is raised where a new submission is wanted rather than the question.
+
+    The intent stays: a retry, of which there are not endlessly many, finds it and goes on.
+    """
+    return MediaProviderError(
+        f"{error.message}; the next try submits anew as told, which may pay twice",
+        provider=error.provider,
+        code=error.code,
+    )
+
+
 def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Record | None:
     """Notes that *task* has ended, and gives its record, if it has one.
 
@@ -416,17 +389,25 @@ def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Re
     :param handed_over: False as long as its files have not landed where they are wanted: then a clear, too,
         goes on with what was paid for.
     """
-    record = Record.load(context)
+    entries = Entries(context)
+    record, _ = entries.load()
     if record is None or record.media_task_id != task.id:
         return None
     noted = dataclasses.replace(
-        record,
-        phase="finished" if handed_over else "adopted",
-        finished_at=record.finished_at or datetime.now(timezone.utc).isoformat(),
+        record, phase="finished" if handed_over else "adopted", finished_at=record.finished_at or _now()
     )
     if noted != record:
-        noted.save(context)
+        entries.save(noted)
     return noted
+
+
+def submitted_at(record: Record) -> float:
+    """When the submission of *record* was made, in unix seconds by our clock."""
+    return datetime.fromisoformat(record.submitted_after).timestamp()
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat()
 
 
 def recordable(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -451,15 +432,6 @@ def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]
     """Hash of a request: two tries with the same one ask for the same thing."""
     request = json.dumps([media_conn_id, operation, arguments], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(request.encode()).hexdigest()
-
-
-def client_ref(context: Context, number: int, key: str = KEY) -> str:
-    """Our name for submission *number* of this generation; the same whichever worker makes it."""
-    ti = context["ti"]
-    place: tuple[Any, ...] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries, number)
-    if key != KEY:
-        place += (key,)
-    return "amt-" + hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
 
 
 def _line_of(task: MediaTask) -> str:

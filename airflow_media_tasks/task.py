@@ -173,13 +173,18 @@ _ERROR_CLASSES: dict[str, type[MediaTaskError]] = {
 }
 
 
+def error_class(name: str) -> type[MediaTaskError]:
+    """The class of this *name*; of one that nobody knows, `MediaTaskError` itself."""
+    return _ERROR_CLASSES.get(name, MediaTaskError)
+
+
 def error_from_dict(value: Mapping[str, Any]) -> MediaTaskError:
     """The error that `MediaTaskError.to_dict` described.
 
     A type of another version of this package becomes a plain `MediaTaskError`, so that an event written
     before an upgrade still says what happened.
     """
-    cls = _ERROR_CLASSES.get(str(value.get("type")), MediaTaskError)
+    cls = error_class(str(value.get("type")))
     retry_after = value.get("retry_after")
     return cls(
         str(value.get("message") or "no message"),

@@ -6,22 +6,27 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow.sdk.execution_time.context import AssetStateStoreAccessor
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.poller import Poller
+from airflow_media_tasks.records import PAGE, SUBMISSIONS
 from airflow_media_tasks.task import (
+    MediaProviderError,
     MediaTask,
     MediaTaskError,
     MediaTaskTimeout,
     TaskStatus,
     error_from_dict,
+    shown,
 )
 
 
@@ -31,6 +36,8 @@ REPORT_INTERVAL = 60.0
 LONGEST_SILENCE = 600.0
 PROGRESS_STEP = 0.25
 """How much further a task must be to be worth a line."""
+_NOT_TOO_SHORT = 6.0
+"""Seconds: a deferral that ends sooner meets a race of Airflow's scheduler (apache/airflow#71580)."""
 _KILLS: set[asyncio.Future[None]] = set()
 """Cancellations under way, which nothing else refers to."""
 
@@ -292,71 +299,72 @@ class MediaTaskTrigger(_CancelsWhenKilled):
 class MediaBatchTrigger(_CancelsWhenKilled):
     """Fires once, when enough of a batch's requests have ended to go on with it, or all of them.
 
-    The event is `{"ended": [[number, media_task_id, error], ...], "waiting": [...], "left": [...],
-    "refused_since": ..., "refusals": ...}`: what has ended (the error is the dict of a `MediaTaskError` where
-    the wait has ended and not the task, else null), and the arguments as they then are. No results: whoever
-    resumes reads them.
+    Which requests are under way it reads from the copies of their records: its arguments and its event stay
+    small, whatever the size of the batch. The event is `{"ended": {page: bits}, "gave_up": {page: bits}}`, in
+    which bit n of the hexadecimal *bits* is the request at place n of the page (see `ended_of`): those that
+    have ended, and those that nobody waits for any longer. No results: whoever resumes reads them.
 
-    :param waiting: `[number, media_task_id, operation, submitted_at, since]` of each request that is under
-        way: when it was submitted and since when this try waits for it, in unix seconds.
-    :param left: numbers of the requests that are yet to be submitted.
     :param media_conn_id: the account.
     :param poll_interval: seconds between two looks.
-    :param timeout: seconds for which each is waited for.
+    :param timeout: seconds for which each request is waited for.
     :param queue_timeout: the same for one that the provider has not begun yet, or None.
     :param wake_after: how many must have ended.
     :param until: unix seconds at which it fires in any case, because a refused submission may be tried again.
-    :param refused_since: unix seconds since when the provider has had no room, or None.
-    :param refusals: how often it had none.
+    :param copies: what the keys of the pages' copies begin with.
+    :param pages: those with requests under way.
+    :param began: unix seconds at which this try began: nothing is given up sooner than *timeout* after it.
+    :param of_an_earlier_version: what the first version's trigger has besides; then it fires soon, and the
+        worker takes the records over.
     """
 
     def __init__(
         self,
-        waiting: list[list[Any]],
-        left: list[int],
         media_conn_id: str,
         poll_interval: float,
         timeout: float,
         queue_timeout: float | None,
         wake_after: int,
         until: float | None,
-        refused_since: float | None,
-        refusals: int,
+        copies: str = "",
+        pages: Sequence[int] = (),
+        began: float = 0.0,
+        **of_an_earlier_version: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's signature has no types
-        self.waiting = waiting
-        self.left = left
         self.media_conn_id = media_conn_id
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.queue_timeout = queue_timeout
         self.wake_after = wake_after
         self.until = until
-        self.refused_since = refused_since
-        self.refusals = refusals
+        self.copies = copies
+        self.pages = pages
+        self.began = began
+        self._of_an_earlier_version = of_an_earlier_version
+        self._waiting: dict[int, MediaTaskTrigger] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class's path and its arguments, as Airflow stores them."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
-                "waiting": self.waiting,
-                "left": self.left,
                 "media_conn_id": self.media_conn_id,
                 "poll_interval": self.poll_interval,
                 "timeout": self.timeout,
                 "queue_timeout": self.queue_timeout,
                 "wake_after": self.wake_after,
                 "until": self.until,
-                "refused_since": self.refused_since,
-                "refusals": self.refusals,
+                "copies": self.copies,
+                "pages": list(self.pages),
+                "began": self.began,
+                **self._of_an_earlier_version,
             },
         )
 
     @property
     def media_task_ids(self) -> Sequence[str]:
         """All that are under way."""
-        return [one[1] for one in self.waiting]
+        return [one.media_task_id for one in self._waiting.values()]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields the one event and returns at once."""
@@ -364,6 +372,10 @@ class MediaBatchTrigger(_CancelsWhenKilled):
 
     async def wait(self) -> dict[str, Any]:
         """The event, once it is time for it."""
+        if self._of_an_earlier_version:
+            await asyncio.sleep(_NOT_TOO_SHORT)
+            return {"ended": {}, "gave_up": {}}
+        self._waiting = await asyncio.to_thread(self._read)
         ended: dict[int, MediaTask] = {}
         enough = asyncio.Event()
 
@@ -376,7 +388,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
             if len(ended) >= self.wake_after:
                 enough.set()
 
-        waits = [asyncio.create_task(wait_for(one[0], self._trigger_of(one))) for one in self.waiting]
+        waits = [asyncio.create_task(wait_for(*one)) for one in self._waiting.items()]
         try:
             await self._until(enough, ended)
         finally:
@@ -387,26 +399,35 @@ class MediaBatchTrigger(_CancelsWhenKilled):
             if isinstance(outcome, Exception):
                 raise outcome
         return {
-            "ended": [
-                [number, media_task_id, _error_of(ended[number])]
-                for number, media_task_id, *_ in self.waiting
-                if number in ended
-            ],
-            "waiting": [one for one in self.waiting if one[0] not in ended],
-            "left": self.left,
-            "refused_since": self.refused_since,
-            "refusals": self.refusals,
+            "ended": _bits_of(number for number, task in ended.items() if task.status.is_terminal),
+            "gave_up": _bits_of(number for number, task in ended.items() if not task.status.is_terminal),
         }
 
-    def _trigger_of(self, waiting: list[Any]) -> MediaTaskTrigger:
-        _, media_task_id, operation, submitted_at, since = waiting
+    def _read(self) -> dict[int, MediaTaskTrigger]:
+        """A trigger for each request under way, as the copies have them. Blocking."""
+        copies = AssetStateStoreAccessor(name=SUBMISSIONS.name)
+        found = {}
+        for page in self.pages:
+            records: Any = copies.get(f"{self.copies}{page}", {})
+            for number, record in records.items():
+                if record.get("phase") in ("submitted", "adopted") and not record.get("failure"):
+                    found[int(number)] = self._trigger_of(record)
+        if not found:
+            raise MediaProviderError(
+                f"the copies of the batch's records ({self.copies}) show nothing under way; a retry finds out"
+            )
+        return found
+
+    def _trigger_of(self, record: Mapping[str, Any]) -> MediaTaskTrigger:
+        submitted_at = datetime.fromisoformat(record["submitted_after"]).timestamp()
+        since = max(self.began, min(submitted_at, time.time()))
         return MediaTaskTrigger(
-            media_task_id,
+            record["media_task_id"],
             self.media_conn_id,
             self.poll_interval,
             since + self.timeout,
             None if self.queue_timeout is None else since + self.queue_timeout,
-            operation,
+            record["operation"],
             submitted_at,
         )
 
@@ -424,19 +445,34 @@ class MediaBatchTrigger(_CancelsWhenKilled):
                 if pause == silence:
                     silence = min(2 * silence, LONGEST_SILENCE)
                     self.log.info(
-                        "%d of %d requests under way have ended after %.0f s; %d are yet to be submitted",
+                        "%d of %d requests under way have ended after %.0f s",
                         len(ended),
-                        len(self.waiting),
+                        len(self._waiting),
                         time.time() - began,
-                        len(self.left),
                     )
         # What ends together is told together.
         await asyncio.sleep(min(self.poll_interval, 1.0))
 
 
-def _error_of(task: MediaTask) -> dict[str, Any] | None:
-    """Why *task* is not waited for any more, if it has not ended by itself."""
-    return None if task.status.is_terminal or task.error is None else task.error.to_dict()
+def _bits_of(numbers: Iterable[int]) -> dict[str, str]:
+    """*numbers* by their page, each a bit."""
+    pages: defaultdict[int, int] = defaultdict(int)
+    for number in numbers:
+        pages[number // PAGE] |= 1 << (number % PAGE)
+    return {str(page): f"{bits:x}" for page, bits in sorted(pages.items())}
+
+
+def ended_of(event: Any, name: str, page: int) -> list[int]:
+    """The numbers of the requests on *page* that the event of a `MediaBatchTrigger` names.
+
+    :param name: `ended` or `gave_up`.
+    :raises MediaProviderError: for an event of another kind.
+    """
+    try:
+        bits = int(event[name].get(str(page), "0"), 16)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise MediaProviderError(f"the trigger's event is no state of a batch: {shown(event, 200)}") from None
+    return [page * PAGE + place for place in range(PAGE) if bits >> place & 1]
 
 
 def _is_news(task: MediaTask, reported: MediaTask | None) -> bool:

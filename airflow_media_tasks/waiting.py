@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_media_tasks.records import Place
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask, TaskStatus, shown
 from airflow_media_tasks.triggers import MediaTaskTrigger
 
@@ -21,7 +22,6 @@ else:
 
 _NAMED_XCOMS = ("id", "url", "urls")
 """Parts of the result that are XComs of their own: `output["url"]` asks for one of that key."""
-_MAKER = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 _URLS_IN_LOG = 5
 
 
@@ -36,9 +36,9 @@ def seconds(name: str, value: Any) -> float:
     return float(number)
 
 
-def made_by(ti: Any) -> dict[str, Any]:
-    """What names the task instance *ti* and its try."""
-    return {name: getattr(ti, name) for name in _MAKER}
+def made_by(context: Context) -> dict[str, Any]:
+    """What names the task instance that runs in *context*, and its try."""
+    return {**Place.of(context).named(), "try_number": context["ti"].try_number}
 
 
 class WaitsForMediaTask(_Base):
@@ -113,7 +113,7 @@ class WaitsForMediaTask(_Base):
         result = {
             **task.to_dict(),
             "media_conn_id": self.media_conn_id,
-            "made_by": made_by(ti),
+            "made_by": made_by(context),
         }
         for name in _NAMED_XCOMS:
             ti.xcom_push(key=name, value=result[name])

@@ -138,8 +138,21 @@ class StateStore(dict[str, Any]):
 
 
 @pytest.fixture
-def context() -> dict[str, Any]:
+def shared_store() -> StateStore:
+    """The state store of our asset, which all task instances share."""
+    return StateStore()
+
+
+@pytest.fixture
+def context(shared_store: StateStore, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What an operator's `execute` uses of its context; XComs end up in `pushed`."""
+    from airflow_media_tasks import triggers  # noqa: PLC0415  # Airflow must find its home first
+    from airflow_media_tasks.records import SUBMISSIONS  # noqa: PLC0415  # Airflow must find its home first
+
+    # Triggers reach it by the asset's name alone.
+    monkeypatch.setattr(
+        triggers, "AssetStateStoreAccessor", lambda name: {SUBMISSIONS.name: shared_store}[name]
+    )
     pushed: dict[str, Any] = {}
     ti = SimpleNamespace(
         dag_id="dag",
@@ -150,7 +163,12 @@ def context() -> dict[str, Any]:
         try_number=1,
         xcom_push=lambda key, value: pushed.update({key: value}),
     )
-    return {"ti": ti, "task_state_store": StateStore(), "pushed": pushed}
+    return {
+        "ti": ti,
+        "task_state_store": StateStore(),
+        "asset_state_store": {SUBMISSIONS: shared_store},
+        "pushed": pushed,
+    }
 
 
 @pytest.fixture

@@ -15,14 +15,13 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_media_tasks import submission
+from airflow_media_tasks import records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
+from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, Record, answer_name
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import KEY, Record, Submission
-from airflow_media_tasks.task import (
-    MediaTask,
-)
+from airflow_media_tasks.submission import Submission, once
+from airflow_media_tasks.task import MediaTask, SubmissionOutcomeUnknown
 
 
 Connect = Callable[..., str]
@@ -47,6 +46,7 @@ class Store:
 
     def __init__(self) -> None:
         self.value: Any = None
+        self.others: dict[str, Any] = {}
         self.after_intent: Callable[[], None] = lambda: None
         self.before_result: Callable[[], None] = lambda: None
         self.is_stale = False
@@ -54,12 +54,13 @@ class Store:
 
     def get(self, key: str) -> Any:
         """What was written, as JSON has it; a worker that was replaced is told that there is nothing."""
-        assert key == KEY
+        if key != KEY:
+            return json.loads(json.dumps(self.others.get(key)))
         return None if self.is_stale else json.loads(json.dumps(self.value))
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
         """Writes, and lets happen what is to happen."""
-        assert (key, retention) == (KEY, submission.NEVER_EXPIRE)
+        assert (key, retention) == (KEY, records.NEVER_EXPIRE)
         if value["phase"] != "intent":
             self.before_result()
         self._write(value)
@@ -78,6 +79,18 @@ class Store:
             )
         self.value = json.loads(json.dumps(value))
         self.writes += 1
+
+
+class SharedStore(dict[str, Any]):
+    """The state store of our asset, in memory."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keeps what JSON can keep."""
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        """Forgets the key, if it is there."""
+        self.pop(key, None)
 
 
 class Clock:
@@ -117,28 +130,41 @@ class Place:
         self.arguments: dict[str, Any] = {"prompt": "a fox [sim:queued=0] [sim:seconds=60]"}
         self.on_unknown = "stop"
         self.ti = SimpleNamespace(
-            dag_id="films", run_id="manual__1", task_id="video", map_index=map_index, max_tries=1
+            dag_id="films",
+            run_id="manual__1",
+            task_id="video",
+            map_index=map_index,
+            max_tries=1,
+            try_number=1,
         )
+        self.shared = SharedStore()
 
     @property
     def context(self) -> Context:
         """What `Submission` uses of a context."""
-        return cast("Context", {"ti": self.ti, "task_state_store": self.store})
+        return cast(
+            "Context",
+            {
+                "ti": self.ti,
+                "task_state_store": self.store,
+                "asset_state_store": {SUBMISSIONS: self.shared},
+            },
+        )
 
     @property
     def record(self) -> Record | None:
         """What is written down."""
-        return Record.load(self.context)
+        return Entries(self.context).load()[0]
 
     def submission(self, **arguments: Any) -> Submission:
         """What one try wants to have submitted."""
         hook = get_media_hook(self.media_conn_id)
         name, checked = hook.check(self.operation, {**self.arguments, **arguments})
-        return Submission(hook, name, checked, self.context, self.on_unknown, log)
+        return Submission(hook, name, checked, self.ti.max_tries, self.on_unknown, log)
 
     def run(self, **arguments: Any) -> MediaTask:
         """One try, up to where it would wait."""
-        return self.submission(**arguments).once()
+        return once(self.submission(**arguments), self.context)[1]
 
     def run_and_die(self, moment: str) -> None:
         """A try whose worker is killed at *moment*, a hook of `Store`."""
@@ -147,13 +173,21 @@ class Place:
             self.run()
         setattr(self.store, moment, lambda: None)
 
-    def clear(self) -> None:
-        """What Airflow does to `max_tries` when somebody clears the task."""
+    def clear(self, *, keep: bool = True) -> None:
+        """What Airflow does when somebody clears the task; without *keep*, as Airflow 3.4 does it."""
         self.ti.max_tries += 1
+        self.ti.try_number += 1
+        if not keep:
+            self.store.value, self.store.others = None, {}
 
-    def decide(self, **change: Any) -> None:
-        """What the command line writes."""
-        self.store.value.update(change)
+    def is_asked(self) -> None:
+        """A try that ends with the question."""
+        with pytest.raises(SubmissionOutcomeUnknown):
+            self.run()
+
+    def answer(self, **answer: Any) -> None:
+        """What the command line and the gallery write."""
+        self.store.others[answer_name(self.store.value["client_ref"])] = answer
 
 
 def die() -> None:

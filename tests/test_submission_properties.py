@@ -30,7 +30,8 @@ from typing_extensions import Self
 from airflow_media_tasks import submission
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import TOO_LATE
-from airflow_media_tasks.submission import Submission, finish
+from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, answer_name
+from airflow_media_tasks.submission import Submission, finish, once
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
     MediaModerationError,
@@ -104,7 +105,7 @@ class Plan:
     is_overtaken: str | None = None
 
 
-MOMENTS = ("before intent", "before POST", "after POST", "while asking")
+MOMENTS = ("before intent", "between the homes", "before POST", "after POST", "while asking")
 PLANS = st.builds(
     Plan,
     dies=st.sampled_from([None, None, *MOMENTS, "after all"]),
@@ -227,25 +228,39 @@ class Worker:
 
     def get(self, key: str) -> Any:
         """What is written; nothing for a worker that was replaced."""
-        return None if self.is_stale else json.loads(json.dumps(self.machine.stored))
+        return None if self.is_stale else json.loads(json.dumps(self.machine.entries.get(key)))
 
     def set(self, key: str, value: Any, *, retention: object) -> None:
         """Writes, unless Airflow has replaced this worker."""
-        if value["phase"] == "intent":
+        assert key == KEY, "a worker writes nothing but its record"
+        if value["phase"] == "intent" and "asked_at" not in value:
             self.machine.happens(self.hook, "before intent")
         if self.is_stale:
             raise Replaced
-        self.machine.stored = json.loads(json.dumps(value))
+        self.machine.entries[KEY] = json.loads(json.dumps(value))
         for task in self.machine.world.accepted:
             if task.id == value.get("media_task_id"):
                 task.generation = value["generation"]
                 self.machine.known.add(task.id)
+        self.machine.happens(self.hook, "between the homes")
 
     def delete(self, key: str) -> None:
         """Forgets, as above."""
         if self.is_stale:
             raise Replaced
-        self.machine.stored = None
+        self.machine.entries.pop(key, None)
+
+
+class Shared(dict[str, Any]):
+    """The asset's state store, which refuses nobody."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keeps what JSON can keep."""
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        """Forgets the key, if it is there."""
+        self.pop(key, None)
 
 
 class Protocol(RuleBasedStateMachine):
@@ -256,8 +271,10 @@ class Protocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.stored: Any = None
+        self.entries: dict[str, Any] = {}
+        self.shared = Shared()
         self.generation = 1
+        self.try_number = 0
         self.workers: list[Worker] = []
         self.known: set[str] = set()
         self.asked = False
@@ -278,6 +295,11 @@ class Protocol(RuleBasedStateMachine):
             ), outcome
         finally:
             self.patch.undo()
+
+    @property
+    def stored(self) -> Any:
+        """The record in the first home."""
+        return self.entries.get(KEY)
 
     @property
     def may_pay_twice(self) -> bool:
@@ -364,10 +386,13 @@ class Protocol(RuleBasedStateMachine):
         """Another task instance submits the very same request to the same account."""
         self.world.accepts(SIBLING, 0, 0.0)
 
-    @rule()
-    def clear(self) -> None:
-        """Somebody clears the task."""
+    @rule(discards=st.booleans())
+    def clear(self, discards: bool) -> None:
+        """Somebody clears the task; since Airflow 3.4 that discards its state, unless it says otherwise."""
         self.generation += 1
+        if discards:
+            self.entries.clear()
+            self.asked = False
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 60.0, 4000.0]))
     def time_passes(self, seconds: float) -> None:
@@ -379,7 +404,7 @@ class Protocol(RuleBasedStateMachine):
     def adopt(self, index: int) -> None:
         """A person answers the question with one of the account's tasks."""
         chosen = self.world.accepted[index % len(self.world.accepted)]
-        self.stored = {**self.stored, "phase": "adopted", "media_task_id": chosen.id}
+        self._answer({"decision": "adopt", "media_task_id": chosen.id})
         for task in self.world.accepted:
             task.is_given_up = task is not chosen
         self.asked = False
@@ -388,19 +413,32 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.asked)
     def resubmit(self) -> None:
         """A person answers the question with "anew"."""
-        self.stored = {**self.stored, "phase": "abandoned"}
+        self._answer({"decision": "resubmit"})
         for task in self.world.accepted:
             task.is_given_up = True
         self.asked = False
 
+    def _answer(self, answer: dict[str, Any]) -> None:
+        """What the gallery and the command line write: an entry of its own, to the question that is open."""
+        assert self.stored["asked_at"]
+        self.entries[answer_name(self.stored["client_ref"])] = answer
+
     @invariant()
     def the_record_can_be_read(self) -> None:
         """Whatever happened, what is written down makes sense."""
-        submission.Record.load(self._context(Worker(self, Hook(self, Plan()))))
+        Entries(self._context(Worker(self, Hook(self, Plan())))).load()
 
     def _context(self, worker: Worker) -> Context:
-        ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, max_tries=self.generation)
-        return cast("Context", {"ti": ti, "task_state_store": worker})
+        ti = SimpleNamespace(
+            dag_id="d",
+            run_id="r",
+            task_id="t",
+            map_index=-1,
+            max_tries=self.generation,
+            try_number=self.try_number,
+        )
+        stores = {"task_state_store": worker, "asset_state_store": {SUBMISSIONS: self.shared}}
+        return cast("Context", {"ti": ti, **stores})
 
     def _try(self, plan: Plan) -> object:
         """One try: its task, its typed error or the question; None if its worker was killed or replaced."""
@@ -408,16 +446,17 @@ class Protocol(RuleBasedStateMachine):
         worker = Worker(self, hook)
         self.workers.append(worker)
         self.world.now += 1
+        self.try_number += 1
         todo = Submission(
             cast("MediaHook", hook),
             "text_to_video",
             {"prompt": "a fox"},
-            self._context(worker),
+            self.generation,
             self.on_unknown,
             log,
         )
         try:
-            task = todo.once()
+            _, task = once(todo, self._context(worker))
         except SubmissionOutcomeUnknown as question:
             self.asked = True
             return question

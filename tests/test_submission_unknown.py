@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from airflow.sdk import Context
 
-from airflow_media_tasks import submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import finish
@@ -200,7 +198,8 @@ def test_an_adopted_task_is_the_result(vap: Place, sim: Simulator, clock: Clock,
     vap.operation, vap.arguments = "upscale_image", {"image_url": "https://cdn.example/a.png"}
     vap.run_and_die("before_result")
     (paid,) = sim.ledger()
-    vap.decide(phase="adopted", media_task_id=f"operations/{own_id(paid)}")
+    vap.is_asked()
+    vap.answer(decision="adopt", media_task_id=f"operations/{own_id(paid)}")
     if cleared:
         vap.clear()
     clock.sleep(61)
@@ -217,7 +216,7 @@ def test_an_adopted_task_that_failed_is_submitted_again(place: Place, sim: Simul
     """Adopting a failure is no dead end."""
     place.arguments["prompt"] += " [sim:fail=provider]"
     first = place.run()
-    place.decide(phase="adopted")
+    place.store.value["phase"] = "adopted"
     clock.sleep(61)
     place.clear()
     assert place.run().id != first.id
@@ -226,21 +225,33 @@ def test_an_adopted_task_that_failed_is_submitted_again(place: Place, sim: Simul
 
 def test_an_id_of_another_provider_is_not_adopted(vap: Place, sim: Simulator) -> None:
     """A slip of the hand is an error that says what an id looks like, and nothing is sent."""
+    vap.operation, vap.arguments = "upscale_image", {"image_url": "https://cdn.example/a.png"}
     vap.run_and_die("after_intent")
-    vap.decide(phase="adopted", media_task_id="videos/text2video/1")
+    vap.is_asked()
+    vap.answer(decision="adopt", media_task_id="videos/text2video/1")
     with pytest.raises(MediaRequestError, match="none of vap's"):
         vap.run()
     assert sim.ledger() == []
 
 
-def test_an_abandoned_submission_is_made_anew(place: Place, sim: Simulator) -> None:
+def test_an_abandoned_submission_is_made_anew(vap: Place, sim: Simulator) -> None:
     """Who gave it up by hand pays again, once."""
-    place.run_and_die("before_result")
-    place.decide(phase="abandoned")
-    task = place.run()
+    vap.operation, vap.arguments = "upscale_image", {"image_url": "https://cdn.example/a.png"}
+    vap.run_and_die("before_result")
+    vap.is_asked()
+    vap.answer(decision="resubmit")
+    task = vap.run()
     assert task.id.endswith(own_id(sim.ledger()[1]))
-    assert place.run().id == task.id
+    assert vap.run().id == task.id
     assert len(sim.ledger()) == 2
+
+
+def test_an_answer_to_what_was_not_asked_is_none(place: Place, sim: Simulator) -> None:
+    """An answer that came before the question, from an old page for example, pays nothing twice."""
+    place.run_and_die("before_result")
+    place.answer(decision="resubmit")
+    assert place.run().id.endswith(own_id(sim.ledger()[0]))
+    assert len(sim.ledger()) == 1
 
 
 # Marks, clocks and lists.
@@ -299,25 +310,11 @@ def test_a_list_that_does_not_reach_back_is_no_proof(vap: Place, sim: Simulator)
     assert len(sim.ledger()) == 50
 
 
-def test_names_of_ours_differ_by_everything_that_makes_a_submission() -> None:
-    """Run, map index, generation and number each make another name; the worker does not."""
-    fields = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 0, "max_tries": 1}
-
-    def ref(number: int = 1, **change: Any) -> str:
-        ti = SimpleNamespace(**{**fields, **change})
-        return submission.client_ref(cast("Context", {"ti": ti}), number)
-
-    assert ref() == ref()
-    others = [
-        ref(2),
-        ref(dag_id="e"),
-        ref(run_id="s"),
-        ref(task_id="u"),
-        ref(map_index=1),
-        ref(max_tries=2),
-    ]
-    assert len({ref(), *others}) == 7
-    assert len(ref()) <= 40
+def test_no_two_submissions_have_the_same_name_and_none_can_be_guessed(place: Place) -> None:
+    """Our names are random, so that nobody who knows the task can claim, or adopt, its submission."""
+    names = {place.submission().intent(None).client_ref for _ in range(50)}
+    assert len(names) == 50
+    assert all(re.fullmatch(r"amt-[0-9a-f]{32}", name) for name in names)
 
 
 # The record.

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from airflow_media_tasks.gallery import files, items
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.links import PREFIX
-from airflow_media_tasks.submission import KEY
+from airflow_media_tasks.records import KEY
 
 
 PAGE = 60

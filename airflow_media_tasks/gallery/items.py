@@ -19,7 +19,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, instance_path
 from airflow_media_tasks.get_provider_info import get_provider_info
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.submission import KEY
+from airflow_media_tasks.records import KEY
 
 
 OPERATORS = "Media|Generate"

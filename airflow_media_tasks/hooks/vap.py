@@ -157,6 +157,10 @@ class VapHook(MediaHook):
             raise self.senseless(reply, "a task document")
         return self._task(media_task_id, reply.document)
 
+    def can_be_asked(self, operation: str) -> bool:
+        """Operations and presets have no list ([O] vap.md 2)."""
+        return self.operations[operation].path == _TASKS
+
     def lists_of(self, group: str) -> tuple[str, ...]:
         """Those of tasks that have ended; operations have no list ([O] vap.md 2)."""
         return () if group else ("completed", "failed")

@@ -1,0 +1,327 @@
+"""What is written down of what is paid for, and where: the record of a submission and its two homes.
+
+Airflow's task state store is the first home. It outlives retries and deferrals, and a worker that Airflow
+has replaced cannot write it any more. Airflow 3.4 empties it when somebody clears the task. The second home
+survives that: the state store of the asset `SUBMISSIONS`, an inlet of every operator that pays. It has no
+such fence, so each try of a task has an entry of its own there, and a late worker can spoil only its own.
+
+What is written goes to the first home, then to the second, and only then a request may be sent. The second
+home is read only when the first is empty and this is not the first try.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from airflow.sdk import Asset, BaseOperator, Context
+from airflow.sdk.definitions.mappedoperator import OperatorPartial
+from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from airflow_media_tasks.task import MediaTask, MediaTaskError, shown
+
+
+KEY = "media_task"
+"""Of a task instance's entries in the state stores."""
+SUBMISSIONS = Asset(name="airflow-media-tasks submissions", uri="media-tasks://submissions")
+"""Whose state store is the second home. Neither its name nor its URI may ever change: Airflow would make one
+of the two inactive, and fail every task that has it as an inlet."""
+
+PAGE = 100
+"""Records of a batch in one entry: as many as stay below 60 KB, whatever ids a provider gives."""
+KEY_LENGTH = 20
+"""Hex digits of a fingerprint by which a batch knows a request."""
+PHASES = ("intent", "submitted", "finished", "adopted", "abandoned", "refused")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is written down about one submission; JSON values, no secret.
+
+    :param phase: `intent`: it may have been sent. `submitted`: the provider has it as *media_task_id*.
+        `finished`: it has ended, and what it made is where it is wanted. `adopted`: as `submitted`, and a
+        clear goes on with it, too: it was paid for and not handed over, or a person said so.
+        `refused`: certainly not accepted. `abandoned` is how earlier versions wrote down that a person had
+        given it up.
+    :param generation: `max_tries` of the task instance: a clear raises it, a retry never does.
+    :param number: how many submissions this generation has had, this one included.
+    :param fingerprint: hash of connection, operation and arguments as rendered; of a batch's request its
+        beginning.
+    :param client_ref: our name for the submission, which nobody can guess; sent along where the provider
+        keeps one.
+    :param submitted_after: ISO 8601, UTC; the intent's time.
+    :param provider: connection type.
+    :param arguments: as submitted, see `recordable`; for people to read, nothing is submitted from them.
+    :param media_task_id: the provider's task, from `submitted` on.
+    :param asked_at: ISO 8601, UTC; when a person was asked what became of it. Only then an answer counts.
+    :param finished_at: ISO 8601, UTC; when we learned that it has ended.
+    :param result: the task's dict, where it was complete in the submission's own reply and perhaps
+        cannot be asked for again.
+    :param error: how earlier versions wrote down why a batch's request failed.
+    :param spent: what the ended submissions of a batch's request have cost: `{"amount", "unit"}`, the amount
+        as decimal text.
+    :param held: what the one under way may yet cost, decimal text, in the same unit.
+    :param key: what a batch knows the request by.
+    :param failure: class of the error with which a batch's request has ended.
+    :param made: where a batch finds what became of the request.
+    """
+
+    phase: str
+    generation: int
+    number: int
+    fingerprint: str
+    client_ref: str
+    submitted_after: str
+    media_conn_id: str
+    operation: str
+    provider: str | None = None
+    arguments: dict[str, Any] | None = None
+    media_task_id: str | None = None
+    asked_at: str | None = None
+    finished_at: str | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    spent: dict[str, Any] | None = None
+    held: str | None = None
+    key: str | None = None
+    failure: str | None = None
+    made: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be acted upon: others, too, may write to the store."""
+        if self.phase not in PHASES:
+            raise ValueError(f"phase {shown(self.phase)} is none of {', '.join(PHASES)}")
+        texts = (self.fingerprint, self.client_ref, self.submitted_after, self.media_conn_id, self.operation)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a value that must be a text is none")
+        if not all(type(number) is int for number in (self.generation, self.number)):
+            raise ValueError("'generation' and 'number' must be whole numbers")
+        datetime.fromisoformat(self.submitted_after)
+        if self.media_task_id is None and self.phase not in ("intent", "abandoned", "refused"):
+            raise ValueError(f"it is {self.phase} without a media_task_id")
+        if self.result is not None:
+            MediaTask.from_dict(self.result)
+
+    @classmethod
+    def of(cls, stored: Any, name: str) -> Record:
+        """The record in a *stored* value. One that cannot be read is not an absent one.
+
+        :param name: of the entry, for the error's text.
+        :raises MediaTaskError: if it makes no sense; nothing may be submitted then.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        try:
+            return cls(**{name: stored[name] for name in known if name in stored})
+        except (TypeError, ValueError) as error:
+            raise MediaTaskError(
+                f"the record {name!r} in this task's state store cannot be read, so nothing is submitted: "
+                f"{error}; it holds {shown(stored, 300)}"
+            ) from error
+
+    def stored(self) -> dict[str, Any]:
+        """What `of` reads."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+NO_COPY = ("arguments", "result", "error")
+"""What of a record is not in the second home: prompts and URLs."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person has said about a submission whose outcome nobody knows.
+
+    It is an entry of its own, which a worker never writes, as a person never writes a record.
+
+    :param media_task_id: what it became, or None to give it up and submit anew.
+    """
+
+    media_task_id: str | None
+
+    @classmethod
+    def of(cls, value: Any) -> Answer:
+        """The answer in a stored *value*. Raises MediaTaskError for anything else: nothing is sent then."""
+        said = value if isinstance(value, Mapping) else {}
+        media_task_id = said.get("media_task_id")
+        if said.get("decision") == "resubmit" and media_task_id is None:
+            return cls(None)
+        if said.get("decision") == "adopt" and isinstance(media_task_id, str) and media_task_id:
+            return cls(media_task_id)
+        raise MediaTaskError(f"the answer in this task's state store is none: {shown(value)}")
+
+
+def answer_name(client_ref: str) -> str:
+    """The entry in which the answer to the question about this submission is."""
+    return f"{KEY}.answer.{client_ref}"
+
+
+def key_of(fingerprint: str, seen: Counter[str]) -> str:
+    """What a batch knows a request by: the beginning of its *fingerprint*, and which of several equal ones.
+
+    :param seen: how many of each there were before; counted on.
+    """
+    beginning = fingerprint[:KEY_LENGTH]
+    before = seen[beginning]
+    seen[beginning] += 1
+    return f"{beginning}-{before}" if before else beginning
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which task instance this is, the same for all its tries.
+
+    :param map_index: -1 where the task is not mapped.
+    :param loop: the iteration of a task loop (Airflow 3.4), from 0, or None outside a loop.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    loop: int | None = None
+
+    @classmethod
+    def of(cls, context: Context) -> Place:
+        """The place of the task instance that runs in *context*."""
+        ti = context["ti"]
+        loop: Any = context.get("loop")
+        map_index = -1 if ti.map_index is None else int(ti.map_index)
+        return cls(ti.dag_id, ti.run_id, ti.task_id, map_index, None if loop is None else int(loop.index))
+
+    def named(self) -> dict[str, Any]:
+        """As a document names it; `loop` only inside one."""
+        return {name: value for name, value in self.__dict__.items() if name != "loop" or value is not None}
+
+
+class KeepsRecords(BaseOperator):
+    """An operator that pays: `SUBMISSIONS` is one of its inlets, also where it is mapped."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inlets = _with_submissions(self.inlets)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """As of `BaseOperator`: what a constructor adds is not in the serialized DAG of a mapped task."""
+        partial = super().partial(**kwargs)
+        partial.kwargs["inlets"] = _with_submissions(partial.kwargs.get("inlets"))
+        return partial
+
+
+def _with_submissions(inlets: Sequence[Any] | None) -> list[Any]:
+    return [*(inlets or ()), *([] if SUBMISSIONS in (inlets or ()) else [SUBMISSIONS])]
+
+
+class Entries:
+    """The entries of one task instance in both stores; used from the task's own thread alone.
+
+    :raises MediaTaskError: if the task does not have `SUBMISSIONS` as an inlet.
+    """
+
+    def __init__(self, context: Context) -> None:
+        ti = context["ti"]
+        self._own = context["task_state_store"]
+        self._try_number = int(ti.try_number)
+        place = json.dumps(list(Place.of(context).named().values()))
+        self._copies = f"{KEY}.{hashlib.sha256(place.encode()).hexdigest()[:32]}"
+        try:
+            self._shared = context["asset_state_store"][SUBMISSIONS]
+        except KeyError:
+            raise MediaTaskError(
+                f"the task {ti.task_id!r} does not have the asset {SUBMISSIONS.name!r} as an inlet, where a "
+                "copy of its record is kept; an operator that replaces `inlets` must keep what is in it"
+            ) from None
+
+    def read(self, name: str) -> Any:
+        """The first home's value, or None."""
+        return self._own.get(name)
+
+    def write(self, name: str, value: Any, copy: Any = None) -> None:
+        """Writes *value* to the first home, for ever, then *copy*, if there is one, to the second.
+
+        A worker that Airflow has replaced is refused by the first. What raises here has to keep the caller
+        from sending.
+        """
+        self._own.set(name, value, retention=NEVER_EXPIRE)
+        if copy is not None:
+            self._to_shared(self._key(name, self._try_number), copy)
+
+    def delete(self, name: str) -> None:
+        """Removes what this try has in both homes under *name*."""
+        self._own.delete(name)
+        self._shared.delete(self._key(name, self._try_number))
+
+    @property
+    def is_first_try(self) -> bool:
+        """Whether no other try was before this one."""
+        return self._try_number < 2
+
+    def earlier(self, name: str) -> Iterator[tuple[int, Any]]:
+        """The second home's values of earlier tries, newest first, each with its try.
+
+        :raises MediaTaskError: if the asset is not there: that is no proof that nothing was written.
+        """
+        if self.is_first_try:
+            return
+        # Airflow answers None for an asset that is missing or inactive; only a write tells.
+        self._to_shared(f"{KEY}.known", True)
+        yield from self.copies(name)
+
+    def copies(self, name: str) -> Iterator[tuple[int, Any]]:
+        """As `earlier`, once it is known that the asset is there."""
+        for number in range(self._try_number - 1, 0, -1):
+            value = self._shared.get(self._key(name, number))
+            if value is not None:
+                yield number, value
+
+    def key_of_copy(self, name: str) -> str:
+        """Under which key this try's copy of the entry *name* is in the second home."""
+        return self._key(name, self._try_number)
+
+    def _key(self, name: str, try_number: int) -> str:
+        return f"{self._copies}.{try_number}{name.removeprefix(KEY)}"
+
+    def _to_shared(self, key: str, value: Any) -> None:
+        try:
+            self._shared.set(key, value)
+        except AirflowRuntimeError as error:
+            raise MediaTaskError(
+                f"the asset {SUBMISSIONS.name!r}, where a copy of the record is kept, cannot be written, so "
+                f"nothing is sent: {error}. It comes into being when the DAG processor reads a DAG with an "
+                "operator of this package: restart all of Airflow after an upgrade, and keep the asset",
+                code="no_asset",
+            ) from error
+
+    # The one record of a task that submits one thing.
+
+    def load(self) -> tuple[Record | None, int | None]:
+        """The record and, where a clear has emptied the first home, the try that wrote its copy.
+
+        :raises MediaTaskError: if there is one that cannot be read, or nobody can tell whether there is one.
+        """
+        stored = self.read(KEY)
+        if stored is not None:
+            return Record.of(stored, KEY), None
+        for number, copy in self.earlier(KEY):
+            return Record.of(copy, KEY), number
+        return None, None
+
+    def save(self, record: Record) -> Record:
+        """Writes the record to both homes."""
+        stored = record.stored()
+        self.write(KEY, stored, {name: value for name, value in stored.items() if name not in NO_COPY})
+        return record
+
+    def answer(self, record: Record) -> Answer | None:
+        """What a person has said about the open question of *record*, or None."""
+        if record.phase != "intent" or record.asked_at is None:
+            return None
+        value = self.read(answer_name(record.client_ref))
+        return None if value is None else Answer.of(value)
