@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -59,7 +60,7 @@ from airflow_media_tasks.task import (
     error_from_dict,
     shown,
 )
-from airflow_media_tasks.triggers import MediaBatchTrigger, Turn, ended_of
+from airflow_media_tasks.triggers import MediaBatchTrigger, Turn, checked_event, numbers_of
 from airflow_media_tasks.waiting import made_by, seconds
 
 
@@ -189,9 +190,10 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Lands what has ended, submits what there is room for, and waits again or tells the result."""
         with self.errors_shown(context):
+            ended = checked_event(event)
             batch = _Batch(self, context)
             batch.resume()
-            batch.settle(event)
+            batch.settle(ended)
             return self._go_on(batch)
 
     def _go_on(self, batch: _Batch) -> dict[str, Any]:
@@ -206,7 +208,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
                 # The trigger keeps the deadlines itself; this is only for a triggerer that is gone.
                 spare = timedelta(seconds=self.timeout + 600)
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=spare)
-            batch.settle(asyncio.run(trigger.wait()))
+            batch.settle(checked_event(asyncio.run(trigger.wait())))
 
     def _trigger(self, batch: _Batch, until: float | None) -> MediaBatchTrigger:
         # Waking a worker costs seconds: it comes when a quarter of the room is free, and while the last ones
@@ -338,6 +340,10 @@ class _Batch:
                     # An earlier try gave it up; perhaps it has ended since.
                     record = dataclasses.replace(record, failure=None)  # noqa: PLW2901  # the same, as it is now
                     self.pages[number] = record
+                elif record.phase == "finished" and record.failure is None and record.made is None:
+                    # Made, and a clear has discarded what it was: the provider is asked for it again.
+                    record = dataclasses.replace(record, phase="adopted")  # noqa: PLW2901  # as above
+                    self.pages[number] = record
                 stand = self._stand(record)
                 state.waiting += stand is Stand.WAITING
                 state.succeeded += stand is Stand.OVER and record.failure is None
@@ -376,8 +382,9 @@ class _Batch:
             return Stand.LEFT
         if record.phase in _ACCEPTED and record.failure is None:
             return Stand.WAITING
-        if record.phase in _ACCEPTED and record.finished_at is None:
-            return Stand.OVER
+        if record.phase in _ACCEPTED:
+            # Given up in this try; or it was made, and only its files have not landed.
+            return Stand.OVER if record.finished_at is None else Stand.LEFT
         if record.phase == "finished" and record.failure is None:
             return Stand.OVER
         return Stand.OVER if record.failure is not None and self._is_final(record) else Stand.LEFT
@@ -484,13 +491,11 @@ class _Batch:
     def _all_of(
         self, pool: ThreadPoolExecutor, do: Callable[[_Job], Any], jobs: Sequence[_Job]
     ) -> Iterator[tuple[_Job, Any]]:
-        """Each job with its outcome, as they come; what has not begun when one stops them never does."""
-        under_way = {pool.submit(do, job): job for job in jobs}
+        """Each job with its outcome, as they come; what has not begun when one stops them all, never does."""
+        stop = threading.Event()
+        under_way = {pool.submit(job.done, do, stop): job for job in jobs}
         for done in as_completed(under_way):
-            yield under_way[done], _not_sent() if done.cancelled() else done.result()
-            if self.refusal is not None or self.stopped_by is not None:
-                for other in under_way:
-                    other.cancel()
+            yield under_way[done], done.result()
 
     def _reserve(self, job: _Job) -> bool:
         """Writes the job's intent down, unless a guard stops it."""
@@ -588,13 +593,13 @@ class _Batch:
 
     # Ending.
 
-    def settle(self, event: Mapping[str, Any]) -> None:
+    def settle(self, event: Mapping[str, Mapping[int, int]]) -> None:
         """Notes and lands what has ended, page by page."""
         for page in self.state.open:
             numbers = [
                 number
                 for name in ("ended", "gave_up")
-                for number in ended_of(event, name, page)
+                for number in numbers_of(page, event[name].get(page, 0))
                 if self._stand(self.pages[number]) is Stand.WAITING
             ]
             if numbers:
@@ -816,6 +821,7 @@ class _Batch:
 
 
 _ACCEPTED = ("submitted", "adopted")
+_STOPS_ALL = (MediaRateLimitError, MediaConcurrencyError, MediaAuthError, MediaFundsError)
 _KEPT = ("id", "status", "url", "urls", "files", "cost", "created_at", "finished_at")
 
 
@@ -829,6 +835,15 @@ class _Job:
     answer: Answer | None
     intent: Record | None = None
     is_settled: bool = True
+
+    def done(self, do: Callable[[_Job], Any], stop: threading.Event) -> Any:
+        """The outcome of `recall` or `send`, unless that of another job has made it senseless."""
+        if stop.is_set():
+            return MediaProviderError("it was not sent", code=TOO_LATE)
+        outcome = do(self)
+        if isinstance(outcome, _STOPS_ALL):
+            stop.set()
+        return outcome
 
     @property
     def held(self) -> str | None:
@@ -854,10 +869,6 @@ class _Job:
             return unsettled.error
         except MediaTaskError as error:
             return error
-
-
-def _not_sent() -> MediaTaskError:
-    return MediaProviderError("it was not sent", code=TOO_LATE)
 
 
 def _now() -> str:

@@ -41,7 +41,8 @@ class Guards:
         self.unit = self.unit or unit
         if unit != self.unit:
             raise MediaRequestError(
-                f"max_cost needs the prices of all requests in one unit; they are in {self.unit} and {unit}"
+                "max_cost needs the prices of all requests in one unit; they are in "
+                + ", ".join(sorted((self.unit, unit)))
             )
 
     def reserve(self, intent: Record, arguments: Mapping[str, Any]) -> Record:

@@ -216,16 +216,17 @@ class Pages:
 
     def key_of_copies(self) -> str:
         """What the key of this try's copy of page n is, with `n` behind it."""
-        return self._entries.key_of_copy(self._name("").removesuffix("."))
+        return self._entries.key_of_copy(self._name(""))
 
     # Results.
 
     def end(self, record: Record, made: Mapping[str, Any]) -> Record:
         """*record* with the place at which *made*, what became of its request, will be found."""
-        size = len(json.dumps(made))
+        name = record.client_ref or record.key or ""
+        size = len(json.dumps({name: made}))
         if self._new and self._new_bytes + size > ENTRY_BYTES:
             self._write_made()
-        self._new[record.client_ref or record.key or ""] = made
+        self._new[name] = made
         self._new_bytes += size
         return dataclasses.replace(record, made=self.state.made)
 

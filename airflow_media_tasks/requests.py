@@ -20,6 +20,7 @@ from airflow_media_tasks.task import (
     MediaProviderError,
     MediaRequestError,
     MediaTaskError,
+    error_class,
     shown,
 )
 
@@ -148,7 +149,7 @@ class Requests:
             yield from _lines(self._given, first)
             return
         for number, one in enumerate(itertools.islice(self._given, first, None), first):
-            yield number, f"request {number}", one
+            yield number, f"request {number} of {len(self._given)}", one
 
 
 def _lines(path: str, first: int) -> Iterator[tuple[int, str, Any]]:
@@ -189,6 +190,9 @@ def line_of(
     if record is None:
         stop = stopped_by or MediaProviderError("it was not submitted")
         error = {**stop.to_dict(), "media_task_id": None}
+    elif error is None and record.failure is not None:
+        lost = error_class(record.failure)("it failed before a clear, which has discarded the reason")
+        error = {**lost.to_dict(), "media_task_id": record.media_task_id}
     return {
         "number": request.number,
         "key": request.key,

@@ -301,7 +301,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
 
     Which requests are under way it reads from the copies of their records: its arguments and its event stay
     small, whatever the size of the batch. The event is `{"ended": {page: bits}, "gave_up": {page: bits}}`, in
-    which bit n of the hexadecimal *bits* is the request at place n of the page (see `ended_of`): those that
+    which bit n of the hexadecimal *bits* is the request at place n of the page: those that
     have ended, and those that nobody waits for any longer. No results: whoever resumes reads them.
 
     :param media_conn_id: the account.
@@ -462,16 +462,26 @@ def _bits_of(numbers: Iterable[int]) -> dict[str, str]:
     return {str(page): f"{bits:x}" for page, bits in sorted(pages.items())}
 
 
-def ended_of(event: Any, name: str, page: int) -> list[int]:
-    """The numbers of the requests on *page* that the event of a `MediaBatchTrigger` names.
+def checked_event(event: Any) -> dict[str, dict[int, int]]:
+    """What a `MediaBatchTrigger` tells: the bits of `ended` and `gave_up`, by page.
 
-    :param name: `ended` or `gave_up`.
-    :raises MediaProviderError: for an event of another kind.
+    The first version's event, which names numbers, tells nothing: the records do.
+
+    :raises MediaProviderError: for an event of another kind; the next try finds out.
     """
     try:
-        bits = int(event[name].get(str(page), "0"), 16)
+        if isinstance(event["ended"], list):
+            return {"ended": {}, "gave_up": {}}
+        return {
+            name: {int(page): int(bits, 16) for page, bits in event[name].items()}
+            for name in ("ended", "gave_up")
+        }
     except (AttributeError, KeyError, TypeError, ValueError):
         raise MediaProviderError(f"the trigger's event is no state of a batch: {shown(event, 200)}") from None
+
+
+def numbers_of(page: int, bits: int) -> list[int]:
+    """The numbers of the requests on *page* whose bit is set."""
     return [page * PAGE + place for place in range(PAGE) if bits >> place & 1]
 
 

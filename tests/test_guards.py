@@ -143,7 +143,7 @@ def test_a_reply_lost_in_an_outage_is_not_paid_again(
     with pytest.raises(MediaProviderError):
         complete(operator)
     assert len(sim.ledger()) == 1
-    assert context["task_state_store"]["media_task.0"]["phase"] == "intent"
+    assert context["task_state_store"]["media_task.page.0.0"]["0"]["phase"] == "intent"
     sim.clear_faults()
     context["ti"].try_number = 2
     assert complete(operator)["succeeded"] == 1
