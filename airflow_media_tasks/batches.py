@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import math
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.provenance import document
-from airflow_media_tasks.requests import Request, State, checked, line_of, summary_of
+from airflow_media_tasks.requests import Request, State, checked, line_of, summary_of, text_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import (
     HOPELESS,
@@ -65,11 +64,12 @@ class GenerateMediaBatchOperator(LandsMedia):
 
     Each request is submitted once, under the same protocol as a `MediaTaskOperator`'s: a killed worker goes
     on where it was. The result (XCom) is a small manifest: `results` (path of the JSON lines, one for each
-    request in order), `total`, `submitted`, `succeeded`, `failed`, `errors` (how many of each class),
-    `cost` (as charged, a sum for each unit), `money` (the same in money, as far as the price table gives it),
-    `urls` and `paths` (the first ten), `operation`, `provider`, `media_conn_id`, `made_by`. A line of the
-    results has `number`, `operation`, `arguments`, `status`, `media_task_id`, `url`, `urls`, `files`,
-    `cost`, `error`, `submitted_at`, `finished_at`.
+    request in order), `results_sha256` and `results_size` (bytes) of that file, `total`, `submitted`,
+    `succeeded`, `failed`, `errors` (how many of each class), `cost` (as charged, a sum for each unit),
+    `money` (the same in money, as far as the price table gives it), `urls` and `paths` (the first ten),
+    `operation`, `provider`, `media_conn_id`, `made_by`. A line of the results has `number`, `operation`,
+    `arguments`, `status`, `media_task_id`, `url`, `urls`, `files`, `cost`, `error`, `submitted_at`,
+    `finished_at`.
 
     A retry submits only what failed and may succeed. A clear, too, keeps what was made: it submits only what
     failed, and what was paid and then refused by moderation only with *retry_moderated*.
@@ -517,8 +517,7 @@ class _Batch:
             if request.number not in self.records:
                 self.records[request.number] = self._record(request)
         lines = [line_of(request, self._current(request), self.stopped_by) for request in self.requests]
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        storage.publish_text(text, self.results)
+        storage.publish_text(text_of(lines), self.results)
         good = [line for line in lines if line["error"] is None]
         bad = [line for line in lines if line["error"] is not None]
         ti = self.context["ti"]

@@ -49,7 +49,10 @@ def get_provider_info() -> dict[str, Any]:
         "cli": ["airflow_media_tasks.cli.get_cli_commands"],
         "config": {
             "media_tasks": {
-                "description": "Where media files may be downloaded from, and how large they may be.",
+                "description": (
+                    "Where media files may be downloaded from, how large they may be, and from where the "
+                    "gallery sends them."
+                ),
                 "options": {
                     "allowed_hosts": {
                         "description": (
@@ -67,6 +70,17 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": None,
                         "default": "2147483648",
+                    },
+                    "gallery_roots": {
+                        "description": (
+                            "Places from which the API server sends landed files to the gallery: object "
+                            "storage paths, separated by commas. A store is asked with the connection that "
+                            "is named here. With none, no landed file is sent."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://my_conn@films/media, file:///srv/media",
+                        "default": "",
                     },
                 },
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -176,13 +177,22 @@ _NOTHING: dict[str, Any] = {
 }
 
 
+def text_of(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The file of results: a line of JSON for each."""
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
 def summary_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the manifest says of all *lines* together."""
+    content = text_of(lines).encode()
     good = [line for line in lines if line["error"] is None]
     bad = [line for line in lines if line["error"] is not None]
     operations = {line["operation"] for line in lines}
     paths = [file["path"] for line in good for file in line["files"] if file.get("path")]
     return {
+        # By these the gallery knows the file of results again, wherever others may write to it.
+        "results_sha256": hashlib.sha256(content).hexdigest(),
+        "results_size": len(content),
         "total": len(lines),
         "submitted": sum(line["media_task_id"] is not None for line in lines),
         "succeeded": len(good),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections import Counter
@@ -97,6 +98,9 @@ def test_each_request_is_paid_once_and_told_of(
     assert (manifest["provider"], manifest["made_by"]["task_id"]) == (conn_type, "task")
     assert manifest["results"] == f"file://{tmp_path}/dag/run/task/batch.jsonl"
     assert len(manifest["urls"]) == len(manifest["paths"]) == 6
+    written = (tmp_path / "dag/run/task/batch.jsonl").read_bytes()
+    assert manifest["results_sha256"] == hashlib.sha256(written).hexdigest()
+    assert manifest["results_size"] == len(written)
     lines = lines_of(manifest)
     assert [line["number"] for line in lines] == list(range(8))
     assert [line["arguments"]["prompt"] for line in lines] == [one["prompt"] for one in requests]

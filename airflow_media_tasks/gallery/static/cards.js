@@ -12,11 +12,16 @@ export const isUnderWay = (item) => item.status === "running" || item.status ===
 export function titleOf(item) {
   if (item.prompt) return item.prompt;
   if (item.batch) return `${item.task_id}: a batch of ${item.batch.total}`;
-  return item.operation ? item.operation.replaceAll("_", " ") : item.task_id;
+  return item.operation ? item.operation.replaceAll("_", " ") : item.number === undefined ? item.task_id : `${item.task_id}, request ${item.number}`;
 }
 
 export function chip(status, text) {
-  return el("span", { class: `chip ${status}` }, symbol(status), el("span", { text: text || status }));
+  return el("span", { class: `chip ${status}` }, symbol(status), el("span", { text: text || (status === "unreadable" ? "cannot be shown" : status) }));
+}
+
+export function unreadableNote(item) {
+  return el("div", { class: "note" }, symbol("gone"), el("b", { text: "Cannot be shown" }),
+    el("p", { class: "words", text: "What this task has left is not what this package writes." }), el("p", { class: "words mono", text: item.unreadable }));
 }
 
 function firstFile(item) {
@@ -58,14 +63,15 @@ function batchNote({ total, succeeded, failed, submitted }) {
 
 export function stage(item) {
   const box = el("div", { class: "stage" });
-  if (item.batch) {
+  if (item.status === "unreadable") {
+    box.append(unreadableNote(item));
+  } else if (item.batch) {
     box.append(batchNote(item.batch));
   } else if (item.status === "succeeded" && item.files.length) {
     const file = firstFile(item);
     box.append(player(file, titleOf(item), false));
     if (kindOf(file) === "video" && file.duration) box.append(el("span", { class: "mark", text: duration(file.duration) }));
-    const count = item.files.filter((one) => one.kind !== "thumbnail").length;
-    if (count > 1) box.append(el("span", { class: "mark left", text: `${count} files` }));
+    if (item.file_count > 1) box.append(el("span", { class: "mark left", text: `${item.file_count} files` }));
   } else if (item.status === "succeeded") {
     box.append(el("div", { class: "note" }, symbol("file"), el("b", { text: "No files" })));
   } else if (item.status === "unknown") {

@@ -1,7 +1,7 @@
 // Everything about one item, and what can be done about it.
 
-import { AIRFLOW, BASE, ask, button, copyButton, el, query, say, symbol, trouble } from "./elements.js";
-import { card, chip, isUnderWay, itemHref, keyOf, stage, titleOf } from "./cards.js";
+import { AIRFLOW, BASE, ask, button, copyButton, el, query, rootsNote, say, symbol, trouble } from "./elements.js";
+import { card, chip, isUnderWay, itemHref, keyOf, stage, titleOf, unreadableNote } from "./cards.js";
 import { fileHref, player } from "./media.js";
 import { duration, moment, price, size } from "./words.js";
 
@@ -23,10 +23,11 @@ function values(object) {
 function fileFigure(file, label) {
   const shape = file.width && file.height ? `${file.width} × ${file.height} px` : null;
   const lines = [file.content_type || file.kind, shape, file.duration ? duration(file.duration) : null, size(file.size), file.watermarked ? "watermarked" : null, file.landed ? "landed" : null];
-  const expiry = !file.landed && file.expires_at ? `${file.expired ? "expired" : "expires"} ${moment(file.expires_at)}` : null;
+  const expiry = (!file.landed || file.why) && file.expires_at ? `${file.expired ? "expired" : "expires"} ${moment(file.expires_at)}` : null;
   return el("figure", {}, player(file, label, true), el("figcaption", {},
     lines.concat(expiry).filter(Boolean).map((text) => el("span", { text })),
     file.src ? el("a", { class: "link", href: fileHref(file.src), download: "", target: "_blank", rel: "noopener noreferrer" }, symbol("download"), "Download") : null,
+    file.why ? el("span", { class: "path", text: file.why }) : null,
     file.path ? el("span", { class: "path mono", text: file.path }) : null,
     file.sha256 ? el("span", { class: "path mono", text: `sha256 ${file.sha256}` }) : null));
 }
@@ -203,9 +204,11 @@ export class Detail {
   }
 
   media(item, label) {
-    const media = el("div", { class: "files" });
-    if (item.batch) {
-      media.append(this.requests.items.length ? this.requests.list : el("p", { class: "hint", text: isUnderWay(item) ? "Results come when the batch ends." : "The file of results cannot be read." }), this.requests.more);
+    const media = el("div", { class: "files" }, item.setting ? rootsNote(item.setting) : null);
+    if (item.status === "unreadable") {
+      media.append(el("figure", { class: "still" }, unreadableNote(item)));
+    } else if (item.batch) {
+      media.append(this.requests.items.length ? this.requests.list : el("p", { class: "hint", text: isUnderWay(item) ? "Results come when the batch ends." : item.batch.why || "The file of results cannot be read." }), this.requests.more);
     } else if (item.files.length) {
       media.append(...item.files.map((file) => fileFigure(file, label)));
     } else if (isUnderWay(item)) {

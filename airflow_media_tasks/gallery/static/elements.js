@@ -88,6 +88,16 @@ export function trouble(error, again) {
     again ? button({ onclick: again }, null, "Try again") : null);
 }
 
+// What to set so that landed files are sent from where they are; *line* is of the API server's configuration.
+export function rootsNote(line) {
+  const text = `[media_tasks]\n${line}`;
+  return el("section", { class: "box roots", "aria-label": "Landed files are not shown" },
+    el("strong", { text: "Landed files are not shown yet" }),
+    el("p", { text: "The API server sends files only from places that its configuration names, and it names none. Until then what you see comes from the providers, for as long as they keep it. What is here has landed below:" }),
+    el("pre", { tabindex: "0", "aria-label": "What to set", text }),
+    el("div", { class: "tools" }, copyButton("Copy these lines", text), el("small", { text: "Look at them first: they are made of what these tasks say. Then restart the API server." })));
+}
+
 export function copyButton(label, text) {
   const words = el("span", { text: label });
   const node = button({
