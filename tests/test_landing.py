@@ -24,14 +24,14 @@ SIZE = 5_000_000
 MEMORY = 150 * 1024**2
 
 LANDS = {
-    "plain": 40,
+    "plain": 48,
     "chunked": 10,
     "cut": 15,
     "cutnoranges": 10,
     "changed": 5,
     "liarchanged": 5,
     "wrongpart": 5,
-    "stall": 10,
+    "stall": 2,
     "busy": 5,
     "redirect": 5,
     "gzip": 5,
@@ -39,8 +39,8 @@ LANDS = {
     "expired": 10,
 }
 FAILS = {
-    "alwayscut": ("MediaProviderError", "broke", 6),
-    "alwaysstalls": ("MediaProviderError", "broke: timed out", 4),
+    "alwayscut": ("MediaProviderError", "broke", 9),
+    "alwaysstalls": ("MediaProviderError", "broke: timed out", 1),
     "toolong": ("MediaProviderError", "broke", 4),
     "tooshort": ("MediaProviderError", "does not decode as audio/wav: its end is missing", 4),
     "page": ("MediaProviderError", "is text; it begins with '<!DOCTYPE html> <html><title>Sorry", 6),
@@ -89,7 +89,7 @@ def outcome(item):
         return name, [type(error).__name__, str(error)]
 
 downloads.RETRY_WAIT = 0.05
-downloads.TIMEOUT = httpx.Timeout(1.0)
+downloads.TIMEOUT = httpx.Timeout(5.0)  # the server says nothing at all, or is quicker on any machine
 work = json.load(sys.stdin)
 land("warm", work["warm"], work["folder"])
 Path("/proc/self/clear_refs").write_text("5")

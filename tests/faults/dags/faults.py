@@ -164,10 +164,11 @@ def dag_of(scenario: Scenario) -> DAG:
                 "priority_weight": 1 if scenario in SHAKEN else 10,
                 **scenario.options,
             }
-            if scenario.single:
+            modes = scenario.modes_of(provider)
+            if "single" in modes:
                 [request] = scenario.requests(provider, "single")
                 HurtOperator(task_id=f"{provider}_single", arguments=request, **usual)
-            if scenario.mapped:
+            if "mapped" in modes:
                 HurtOperator.partial(task_id=f"{provider}_mapped", **usual).expand(
                     arguments=scenario.requests(provider, "mapped")
                 )
