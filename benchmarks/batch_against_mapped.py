@@ -3,8 +3,8 @@
     python benchmarks/batch_against_mapped.py --count 1000
 
 On PostgreSQL, Redis and Celery, as `scripts/test --faults` starts them, against the simulator. One after the
-other, on the same cluster; each lands its files. Prints a table in Markdown and the ratios. The simulator has a
-process of its own, so that its CPU time is told apart.
+other, on the same cluster; each lands its files. Prints a table in Markdown and the ratios. The simulator has
+a process of its own, so that its CPU time is told apart.
 """
 
 from __future__ import annotations
