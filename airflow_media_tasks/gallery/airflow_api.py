@@ -81,7 +81,8 @@ class AirflowApi:
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded answer to a request below `/api/v2/`. Raises HTTPException with Airflow's refusal."""
         reply = await self._ask(method, path, **options)
-        return reply.json() if reply.content else None
+        # A list of a hundred task instances with their arguments may have megabytes.
+        return await asyncio.to_thread(reply.json) if reply.content else None
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         async with AsyncExitStack() as stack:

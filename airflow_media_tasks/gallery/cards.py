@@ -283,7 +283,7 @@ def _file(instance: Mapping[str, Any], number: int, file: schema.File, request: 
 def _why_not(path: str, sha256: str | None, size: float | None, ends_sha256: str | None) -> str | None:
     """Why what has landed at *path* is not sent, as far as that can be told without a look at it."""
     if roots.root_of(path) is None:
-        return "It has landed where [media_tasks] gallery_roots names nothing, so it is not sent from there."
+        return "It has landed in no place that [media_tasks] gallery_roots names, so it is not sent."
     return files.unprovable(sha256, size, ends_sha256)
 
 
@@ -311,7 +311,7 @@ def use_landed_copies(items: Iterable[Json], copies: Mapping[str, Json]) -> None
         for file in item["files"]:
             copy = None if file["landed"] else copies.get(file["url"])
             if copy is not None:
-                told = ("path", "sha256", "size", "content_type", "why", "landed")
+                told = ("path", "sha256", "size", "content_type", "checked", "why", "landed")
                 file.update(
                     {name: copy[name] for name in told}, src=file["src"] if copy["why"] else copy["src"]
                 )

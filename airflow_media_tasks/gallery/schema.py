@@ -90,6 +90,8 @@ class File(_Written):
     size: Measure | None = None
     sha256: Sha256 | None = None
     ends_sha256: Sha256 | None = None
+    checked: str | None = None
+    """Why nobody has decoded it to see that it is whole, where that is so."""
 
 
 class Cost(_Written):

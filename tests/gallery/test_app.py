@@ -12,7 +12,7 @@ import pytest
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.models.dag import DagModel
 
-from airflow_media_tasks.gallery import app, files, items, schema
+from airflow_media_tasks.gallery import files, items, schema
 
 from .airflow import RESULT, Airflow, landed
 
@@ -136,6 +136,13 @@ def test_a_range_of_thousands_of_digits_is_refused(airflow: Airflow, root: Path,
     """416, as any range that is not there."""
     airflow.add("r1", {**RESULT, "files": [landed(root / "film.mp4", FILM)]})
     assert airflow.get("file", "r1", n=0, headers={"Range": asked}).status_code == 416
+
+
+def test_a_file_that_nobody_has_checked_says_why(airflow: Airflow, root: Path) -> None:
+    """In the words of who landed it."""
+    said = "not checked: nothing here decodes video/x-ms-wmv"
+    airflow.add("r1", {**RESULT, "files": [landed(root / "film.wmv", FILM, checked=said)]})
+    assert airflow.item("r1")["files"][0]["checked"] == said
 
 
 # Batches.
@@ -442,8 +449,3 @@ def test_files_are_checked_once_for_each_version(
     for _ in range(3):
         airflow.get("file", "r1", n=0, headers={"Range": "bytes=0-9"})
     assert read == [len(FILM), 10, 10, 10]
-
-
-def test_the_setting_is_in_the_providers_info() -> None:
-    """With what it is for, and no root by default."""
-    assert app.roots.configured() == ()

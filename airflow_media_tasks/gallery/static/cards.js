@@ -16,11 +16,11 @@ export function titleOf(item) {
 }
 
 export function chip(status, text) {
-  return el("span", { class: `chip ${status}` }, symbol(status), el("span", { text: text || (status === "unreadable" ? "cannot be shown" : status) }));
+  return el("span", { class: `chip ${status}` }, symbol(status), el("span", { text: text || status }));
 }
 
 export function unreadableNote(item) {
-  return el("div", { class: "note" }, symbol("gone"), el("b", { text: "Cannot be shown" }),
+  return el("div", { class: "note" }, symbol("unreadable"), el("b", { text: "Cannot be shown" }),
     el("p", { class: "words", text: "What this task has left is not what this package writes." }), el("p", { class: "words mono", text: item.unreadable }));
 }
 
@@ -92,6 +92,7 @@ export function stage(item) {
 
 export function card(item, open) {
   const facts = [item.provider, item.model, item.seconds === null ? null : duration(item.seconds), price(item.cost)];
+  const unchecked = item.files.map((file) => file.checked).find(Boolean);
   const where = [item.dag_id, item.name || (item.map_index >= 0 ? `${item.task_id} [${item.map_index}]` : item.task_id)].join(" / ");
   const when = age(item.finished_at || item.submitted_at || item.started_at);
   const href = itemHref(item);
@@ -100,7 +101,8 @@ export function card(item, open) {
     item.status === "succeeded" && !item.batch ? null : chip(item.batch && item.status === "succeeded" ? "batch" : item.status),
     el("div", { class: "caption" },
       el("p", { class: "prompt" }, el("a", { href, onclick: (event) => open(event, href), text: titleOf(item) })),
-      el("p", { class: "facts" }, facts.filter(Boolean).map((fact) => el("span", { text: fact }))),
+      el("p", { class: "facts" }, facts.filter(Boolean).map((fact) => el("span", { text: fact })),
+        unchecked ? el("span", { title: unchecked, text: "not checked" }) : null),
       el("p", { class: "where" }, item.number === undefined
         ? el("a", { class: "over", href: AIRFLOW + item.links.task, target: "_top", title: `${where}, ${item.run_id}`, text: where })
         : el("span", { text: `request ${item.number}` }), when ? el("span", { class: "when", text: when }) : null)));

@@ -27,6 +27,7 @@ function fileFigure(file, label) {
   return el("figure", {}, player(file, label, true), el("figcaption", {},
     lines.concat(expiry).filter(Boolean).map((text) => el("span", { text })),
     file.src ? el("a", { class: "link", href: fileHref(file.src), download: "", target: "_blank", rel: "noopener noreferrer" }, symbol("download"), "Download") : null,
+    file.checked ? el("span", { class: "path", text: file.checked }) : null,
     file.why ? el("span", { class: "path", text: file.why }) : null,
     file.path ? el("span", { class: "path mono", text: file.path }) : null,
     file.sha256 ? el("span", { class: "path mono", text: `sha256 ${file.sha256}` }) : null));
@@ -174,7 +175,7 @@ export class Detail {
     } catch (error) {
       if (!this.shown) return;
       this.show(head, [error.status === 404
-        ? el("div", { class: "empty" }, symbol("image"), el("h2", { text: "No media here" }), el("p", { text: "This task has not generated anything." }))
+        ? el("div", { class: "empty" }, symbol("image"), el("h2", { text: "No media here" }), el("p", { text: this.params.has("number") ? error.message : "This task has not generated anything." }))
         : trouble(error, () => this.load())]);
       return;
     }
@@ -230,7 +231,7 @@ export class Detail {
       el("div", { class: "title" }, el("p", {}, chip(item.status)), el("h2", { text: label })),
       item.status === "unknown" ? question(item, () => this.load()) : item.error ? errorBox(item.error) : null,
       batch ? section("Batch", stage(item).firstChild, facts([["results", mono(batch.results)], ...Object.entries(batch.errors || {})])) : null,
-      section("How it was made", facts([
+      item.unreadable ? null : section("How it was made", facts([
         ["provider", item.provider], ["model", item.model], ["operation", item.operation], ["cost", price(item.cost)],
         ["took", duration(item.seconds)], ["submitted", moment(item.submitted_at)], ["finished", moment(item.finished_at)],
         ["media_task_id", mono(item.media_task_id)], ["connection", item.media_conn_id]])),
