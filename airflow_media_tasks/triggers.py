@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import re
 import time
+import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,15 +16,19 @@ from typing import Any
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_media_tasks.accounts import LONGEST_RATE_LIMIT
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.task import (
+    MediaProviderError,
     MediaTask,
     MediaTaskError,
     MediaTaskTimeout,
     TaskStatus,
     error_from_dict,
+    shown,
 )
+from airflow_media_tasks.watches import Watch
 
 
 REPORT_INTERVAL = 60.0
@@ -31,6 +37,9 @@ REPORT_INTERVAL = 60.0
 LONGEST_SILENCE = 600.0
 PROGRESS_STEP = 0.25
 """How much further a task must be to be worth a line."""
+LONGEST_WAIT = 1e9
+"""Seconds for which anything is waited for, at most."""
+_UNFIT = re.compile("[\0\ud800-\udfff]")
 _KILLS: set[asyncio.Future[None]] = set()
 """Cancellations under way, which nothing else refers to."""
 
@@ -49,24 +58,54 @@ class Turn:
     @classmethod
     def of_event(cls, event: Any) -> Turn:
         """The turn that `TurnTrigger` hands on. Raises ValueError for an event of another kind."""
-        if not isinstance(event, Mapping) or not isinstance(event.get("since"), (int, float)):
-            raise ValueError(f"the trigger's event is no turn: {event!r:.200}")
-        return cls(float(event["since"]), int(event.get("refusals") or 0))
+        try:
+            since, refusals = _moment(event["since"], time.time()), event.get("refusals") or 0
+            if not isinstance(refusals, int) or refusals < 0:
+                raise ValueError(f"refusals is {shown(refusals)}")
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"the trigger's event is no turn: {shown(event, 200)} ({error!r:.100})"
+            ) from None
+        return cls(since, min(refusals, 1000))
 
     def next_try(self, retry_after: float | None) -> float:
         """Unix seconds: not before the provider said, and later each time, up to a minute, with jitter.
 
         One that says "in a second" again and again would cost Airflow a worker's start each time, and
         deferrals as short as that meet a race of its scheduler which uses up a try (apache/airflow#71580).
+        One that says "tomorrow" is asked again after `LONGEST_RATE_LIMIT`.
         """
-        pause = max(retry_after or 0.0, min(5.0 * 2.0 ** min(self.refusals, 10), 60.0))
-        return time.time() + pause * random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
+        pause = max(min(5.0 * 2.0 ** min(self.refusals, 10), 60.0), retry_after or 0.0)
+        pause *= random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
+        return time.time() + min(pause, LONGEST_RATE_LIMIT)
 
 
-class TurnTrigger(BaseTrigger):
+class _Fires(BaseTrigger):
+    """Fires once, with an event that Airflow can send and store, or fails in a way that it survives.
+
+    An event, or the text of an exception, that Airflow's encoder does not take ends the triggerer, with the
+    triggers of all teams, and ends it again after each restart (seen in 3.3.2: `sync_state_to_supervisor`
+    catches NotImplementedError, the encoder also raises OverflowError and UnicodeEncodeError). So does a
+    constructor that raises anything but TypeError: those of this module raise nothing.
+    """
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yields the one event and returns at once, so that nothing is left to be cancelled."""
+        try:
+            event = _fit(await self._event())
+        except Exception as error:  # noqa: BLE001  # Airflow gets its text, but none of its objects
+            raise RuntimeError(_fit(f"the trigger failed: {type(error).__name__}: {error!s:.1000}")) from None
+        yield TriggerEvent(event)
+
+    async def _event(self) -> dict[str, Any]:
+        """What the event says, once it is time for it."""
+        raise NotImplementedError
+
+
+class TurnTrigger(_Fires):
     """Fires at a moment, so that a refused submission can be tried again on a worker.
 
-    :param until: unix seconds.
+    :param until: unix seconds; one that is further ahead than `LONGEST_RATE_LIMIT` is not waited for.
     :param since: see `Turn`.
     :param refusals: see `Turn`.
     """
@@ -82,13 +121,14 @@ class TurnTrigger(BaseTrigger):
         arguments = {"until": self.until, "since": self.since, "refusals": self.refusals}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Sleeps, then yields the turn."""
-        await asyncio.sleep(max(self.until - time.time(), 0.0))
-        yield TriggerEvent({"since": self.since, "refusals": self.refusals})
+    async def _event(self) -> dict[str, Any]:
+        """The turn."""
+        now = time.time()
+        await asyncio.sleep(max(_moment(self.until, now + LONGEST_RATE_LIMIT) - now, 0.0))
+        return {"since": self.since, "refusals": self.refusals}
 
 
-class _CancelsWhenKilled(BaseTrigger):
+class _CancelsWhenKilled(_Fires):
     """What happens at the provider when a user ends an Airflow task that waits: one policy for all."""
 
     media_conn_id: str
@@ -143,6 +183,26 @@ class _CancelsWhenKilled(BaseTrigger):
         # A mapped task's key carries its index.
         state = next(iter(states.values()), "removed")
         return state in ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """When a wait began and when it ends, in unix seconds."""
+
+    began: float
+    submitted_at: float | None
+    deadline: float
+    queue_deadline: float
+
+    @property
+    def since(self) -> float:
+        """When the task was submitted, as far as that is known."""
+        return self.began if self.submitted_at is None else self.submitted_at
+
+    def ends(self, task: MediaTask | None) -> float:
+        """When *task*, as it is now, is not waited for any longer."""
+        queued = task is None or task.status is TaskStatus.QUEUED
+        return self.queue_deadline if queued else self.deadline
 
 
 class MediaTaskTrigger(_CancelsWhenKilled):
@@ -200,10 +260,9 @@ class MediaTaskTrigger(_CancelsWhenKilled):
         """The one."""
         return [self.media_task_id]
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields the one event and returns at once, so that nothing is left to be cancelled."""
-        task = await self.wait()
-        yield TriggerEvent(task.to_dict())
+    async def _event(self) -> dict[str, Any]:
+        """The task."""
+        return (await self.wait()).to_dict()
 
     async def wait(self, *, quietly: bool = False) -> MediaTask:
         """The task once it is terminal, or as it last was, with the error that ended the wait.
@@ -211,72 +270,95 @@ class MediaTaskTrigger(_CancelsWhenKilled):
         :param quietly: without a line in the log.
         """
         began = time.time()
-        poller, watch = Poller.watch(
-            self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, self.submitted_at
-        )
         try:
-            silence = REPORT_INTERVAL
-            next_report = began + silence
-            reported: MediaTask | None = None
-            while True:
-                task = watch.task
-                if task is not None and task.status.is_terminal:
-                    return self._named(task)
-                if watch.error is not None:
-                    return self._gave_up(task, watch.error)
-                now = time.time()
-                ends = self._ends(task)
-                if now >= ends:
-                    return self._gave_up(task, self._timeout(task, poller, now - began))
-                changed = task is not None and _is_news(task, reported)
-                if changed or now >= next_report:
-                    if not quietly:
-                        self._report(task, poller, now - (self.submitted_at or began))
-                    silence = REPORT_INTERVAL if changed else min(2 * silence, LONGEST_SILENCE)
-                    reported, next_report = task, now + silence
-                await watch.changed(min(next_report, ends) - now)
-        finally:
-            poller.forget(watch)
+            deadline = _moment(self.deadline, began + LONGEST_WAIT)
+            queue_deadline = (
+                deadline
+                if self.queue_deadline is None
+                else min(_moment(self.queue_deadline, deadline), deadline)
+            )
+            submitted_at = None if self.submitted_at is None else _moment(self.submitted_at, began)
+            poller, watch = Poller.watch(
+                self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, submitted_at
+            )
+            try:
+                limits = _Limits(began, submitted_at, deadline, queue_deadline)
+                return await self._watched(poller, watch, limits, quietly)
+            finally:
+                poller.forget(watch)
+        except Exception as error:  # noqa: BLE001  # one that nobody foresaw ends this wait only
+            return self._gave_up(None, error)
 
-    def _ends(self, task: MediaTask | None) -> float:
-        queued = task is None or task.status is TaskStatus.QUEUED
-        if queued and self.queue_deadline is not None:
-            return min(self.deadline, self.queue_deadline)
-        return self.deadline
+    async def _watched(self, poller: Poller, watch: Watch, limits: _Limits, quietly: bool) -> MediaTask:
+        silence = REPORT_INTERVAL
+        next_report = limits.began + silence
+        reported: MediaTask | None = None
+        while True:
+            task = watch.task
+            if task is not None and task.status.is_terminal:
+                return self._named(task)
+            if watch.error is not None:
+                return self._gave_up(task, watch.error)
+            now = time.time()
+            ends = limits.ends(task)
+            if now >= ends:
+                return self._gave_up(task, self._timeout(poller, watch, limits, now))
+            changed = task is not None and _is_news(task, reported)
+            if changed or now >= next_report:
+                if not quietly:
+                    self._report(poller, watch, limits, now)
+                silence = REPORT_INTERVAL if changed else min(2 * silence, LONGEST_SILENCE)
+                reported, next_report = task, now + silence
+            await watch.changed(min(next_report, ends) - now)
 
-    def _report(self, task: MediaTask | None, poller: Poller, age: float) -> None:
+    def _report(self, poller: Poller, watch: Watch, limits: _Limits, now: float) -> None:
+        task, age = watch.task, now - limits.since
         status = "no answer yet" if task is None else str(task.status)
         if task is not None and task.progress is not None:
             status += f", {task.progress:.0%} done"
         usual = poller.usual(self.operation)
+        clock = asyncio.get_running_loop().time()
         self.log.info(
-            "%s: %s after %.0f s%s; waited for until %s%s",
+            "%s: %s after %.0f s%s; %s, asked for again in %.0f s%s; waited for until %s",
             self.media_task_id,
             status,
             age,
             f" of about {usual:.0f}" if usual and age < usual else f", usually {usual:.0f}" if usual else "",
-            datetime.fromtimestamp(self._ends(task), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
-            f"; the provider does not answer at present: {poller.trouble}" if poller.trouble else "",
+            "not asked for yet"
+            if watch.asked_at is None
+            else f"asked for {clock - watch.asked_at:.0f} s ago",
+            poller.next_look(watch) - clock,
+            _trouble(poller, clock),
+            _utc(limits.ends(task)),
         )
 
-    def _timeout(self, task: MediaTask | None, poller: Poller, waited: float) -> MediaTaskTimeout:
-        in_queue = self._ends(task) < self.deadline
-        status = (
-            "never shown"
-            if task is None
-            else f"still {task.status} (the provider's word: {task.status_word!r})"
-        )
+    def _timeout(self, poller: Poller, watch: Watch, limits: _Limits, now: float) -> MediaTaskTimeout:
+        task = watch.task
+        ends, waited = limits.ends(task), now - limits.began
+        in_queue = ends < limits.deadline
+        if limits.began >= ends:
+            status = f"was not seen in {now - limits.since:.0f} s" if limits.since < ends else "was not seen"
+            status += f" (no triggerer was running it when its time ended, at {_utc(ends)})"
+        elif watch.asked_at is None:
+            status = f"was not asked for in {waited:.0f} s of waiting"
+        elif task is None:
+            status = f"was never shown in {waited:.0f} s of waiting"
+        else:
+            status = (
+                f"is still {task.status} (the provider's word: {task.status_word!r}) "
+                f"after {waited:.0f} s of waiting"
+            )
         return MediaTaskTimeout(
-            f"{self.media_task_id} is {status} after {waited:.0f} s of waiting"
-            f"{' in the queue' if in_queue else ''}; it was not cancelled and may still finish and be billed"
-            + (f"; the provider did not answer: {poller.trouble}" if poller.trouble else ""),
+            f"{self.media_task_id} {status}{' in the queue' if in_queue else ''}; it was not cancelled and "
+            f"may still finish and be billed{_trouble(poller, asyncio.get_running_loop().time())}",
             code="queue_timeout" if in_queue else "timeout",
             media_task_id=self.media_task_id,
         )
 
     def _gave_up(self, task: MediaTask | None, error: BaseException) -> MediaTask:
         if not isinstance(error, MediaTaskError):
-            raise error
+            self.log.error("%s", _fit("".join(traceback.format_exception(error))))
+            error = MediaProviderError(f"the wait failed: {type(error).__name__}: {error!s:.500}")
         # The same error may have come to every task of a batch.
         message = error.message
         if self.media_task_id not in message:
@@ -305,7 +387,8 @@ class MediaBatchTrigger(_CancelsWhenKilled):
     :param timeout: seconds for which each is waited for.
     :param queue_timeout: the same for one that the provider has not begun yet, or None.
     :param wake_after: how many must have ended.
-    :param until: unix seconds at which it fires in any case, because a refused submission may be tried again.
+    :param until: unix seconds at which it fires in any case, because a refused submission may be tried again;
+        at most `LONGEST_RATE_LIMIT` ahead.
     :param refused_since: unix seconds since when the provider has had no room, or None.
     :param refusals: how often it had none.
     """
@@ -358,9 +441,9 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         """All that are under way."""
         return [one[1] for one in self.waiting]
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields the one event and returns at once."""
-        yield TriggerEvent(await self.wait())
+    async def _event(self) -> dict[str, Any]:
+        """How far the batch is."""
+        return await self.wait()
 
     async def wait(self) -> dict[str, Any]:
         """The event, once it is time for it."""
@@ -368,11 +451,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         enough = asyncio.Event()
 
         async def wait_for(number: int, trigger: MediaTaskTrigger) -> None:
-            try:
-                ended[number] = await trigger.wait(quietly=True)
-            except Exception:
-                enough.set()
-                raise
+            ended[number] = await trigger.wait(quietly=True)
             if len(ended) >= self.wake_after:
                 enough.set()
 
@@ -382,10 +461,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         finally:
             for wait in waits:
                 wait.cancel()
-            outcomes = await asyncio.gather(*waits, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+            await asyncio.gather(*waits, return_exceptions=True)
         return {
             "ended": [
                 [number, media_task_id, _error_of(ended[number])]
@@ -400,6 +476,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
 
     def _trigger_of(self, waiting: list[Any]) -> MediaTaskTrigger:
         _, media_task_id, operation, submitted_at, since = waiting
+        since = _moment(since, time.time())
         return MediaTaskTrigger(
             media_task_id,
             self.media_conn_id,
@@ -413,11 +490,12 @@ class MediaBatchTrigger(_CancelsWhenKilled):
     async def _until(self, enough: asyncio.Event, ended: Mapping[int, MediaTask]) -> None:
         """Sleeps until enough have ended, and says now and then how many have."""
         began, silence = time.time(), REPORT_INTERVAL
+        until = None if self.until is None else _moment(self.until, began + LONGEST_RATE_LIMIT)
         while not enough.is_set():
             now = time.time()
-            if self.until is not None and now >= self.until:
+            if until is not None and now >= until:
                 return
-            pause = silence if self.until is None else min(silence, self.until - now)
+            pause = silence if until is None else min(silence, until - now)
             try:
                 await asyncio.wait_for(enough.wait(), pause)
             except asyncio.TimeoutError:
@@ -431,12 +509,45 @@ class MediaBatchTrigger(_CancelsWhenKilled):
                         len(self.left),
                     )
         # What ends together is told together.
-        await asyncio.sleep(min(self.poll_interval, 1.0))
+        await asyncio.sleep(min(max(self.poll_interval, 0.0), 1.0))
 
 
 def _error_of(task: MediaTask) -> dict[str, Any] | None:
     """Why *task* is not waited for any more, if it has not ended by itself."""
     return None if task.status.is_terminal or task.error is None else task.error.to_dict()
+
+
+def _trouble(poller: Poller, clock: float) -> str:
+    """What a person has to know of the account that is asked; nothing if all is well."""
+    account = poller.account
+    if not account.trouble:
+        return ""
+    ago = clock - account.failed_at
+    return f"; status requests of {poller.media_conn_id} fail, the last {ago:.0f} s ago: {account.trouble}"
+
+
+def _moment(value: Any, latest: float) -> float:
+    """*value* in unix seconds, no later than *latest*. Raises ValueError for what is no moment."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"{shown(value)} is no time in unix seconds")
+    return float(min(value, latest))
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _fit(value: Any) -> Any:
+    """*value* as what every encoder on an event's way takes: MessagePack, JSON, and PostgreSQL's JSON."""
+    if isinstance(value, str):
+        return _UNFIT.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_fit(str(key)): _fit(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_fit(part) for part in value]
+    if isinstance(value, (int, float)) and not abs(value) < 2**63:
+        return None
+    return value
 
 
 def _is_news(task: MediaTask, reported: MediaTask | None) -> bool:

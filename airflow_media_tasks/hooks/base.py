@@ -334,19 +334,25 @@ class MediaHook(ConversationHook):
         One unreadable task does not hide the others; what concerns them all (the account, the network, a
         batch reply that makes no sense) is raised.
         """
-        ids = list(media_task_ids)
+        found: dict[str, MediaTask | MediaTaskError] = {}
+        for id_ in media_task_ids:
+            try:
+                self.check_id(id_)
+            except MediaRequestError as error:
+                found[id_] = error
+        ids = [id_ for id_ in media_task_ids if id_ not in found]
         if len(ids) == 1:
             try:
-                return {ids[0]: (yield from self._get_task(self.check_id(ids[0])))}
+                found[ids[0]] = yield from self._get_task(ids[0])
             except MediaNotFoundError as error:
-                return {ids[0]: error}
-        found: dict[str, MediaTask | MediaTaskError] = {}
-        found.update((yield from self._get_batch([self.check_id(id_) for id_ in ids])))
+                found[ids[0]] = error
+        elif ids:
+            found.update((yield from self._get_batch(ids)))
         for id_ in ids:
             if id_ not in found:
                 try:
                     found[id_] = yield from self._get_task(id_)
-                except (MediaNotFoundError, MediaProviderError) as error:
+                except (MediaNotFoundError, MediaRequestError, MediaProviderError) as error:
                     found[id_] = error
         return found
 
