@@ -50,7 +50,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.triggers import MediaBatchTrigger, Turn
-from airflow_media_tasks.waiting import made_by, seconds
+from airflow_media_tasks.waiting import made_by, poll_interval_of, seconds
 
 
 THREADS = 8
@@ -160,7 +160,7 @@ class GenerateMediaBatchOperator(LandsMedia):
         self.retry_moderated = retry_moderated
         self.max_cost = None if max_cost is None else costs.decimal_of("max_cost", max_cost)
         self.min_balance = None if min_balance is None else costs.decimal_of("min_balance", min_balance)
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = poll_interval_of(poll_interval)
         self.timeout = seconds("timeout", timeout)
         self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
         self.deferrable = deferrable

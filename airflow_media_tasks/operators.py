@@ -31,7 +31,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
-from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
+from airflow_media_tasks.waiting import WaitsForMediaTask, poll_interval_of, seconds
 
 
 __all__ = [
@@ -113,7 +113,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
         self.operation = operation
         self.arguments = arguments
         self.media_conn_id = media_conn_id
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = poll_interval_of(poll_interval)
         self.timeout = seconds("timeout", timeout)
         self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
         self.deferrable = deferrable
