@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
 
-from airflow_media_tasks import costs, storage
+from airflow_media_tasks import costs, storage, verification
 from airflow_media_tasks.guards import Guards
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.landing import LandsMedia
@@ -168,15 +168,15 @@ class GenerateMediaBatchOperator(LandsMedia):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Checks every request, finds out what became of those of earlier tries, and goes on from there."""
-        with self.errors_shown(context):
-            batch = _Batch(self, context)
+        with self.errors_shown(context), verification.Decoder() as decoder:
+            batch = _Batch(self, context, decoder)
             return self._go_on(batch, batch.recall())
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Lands what has ended, submits what there is room for, and waits again or tells the result."""
-        with self.errors_shown(context):
+        with self.errors_shown(context), verification.Decoder() as decoder:
             state = State.of_event(event)
-            batch = _Batch(self, context)
+            batch = _Batch(self, context, decoder)
             batch.settle(event["ended"])
             return self._go_on(batch, state)
 
@@ -217,9 +217,10 @@ class GenerateMediaBatchOperator(LandsMedia):
 class _Batch:
     """A batch in the hands of one worker."""
 
-    def __init__(self, operator: GenerateMediaBatchOperator, context: Context) -> None:
-        self.operator = operator
-        self.context = context
+    def __init__(
+        self, operator: GenerateMediaBatchOperator, context: Context, decoder: verification.Decoder
+    ) -> None:
+        self.operator, self.context, self.decoder = operator, context, decoder
         self.log = operator.log
         self.hook = get_media_hook(operator.media_conn_id)
         self.requests = checked(
@@ -504,7 +505,8 @@ class _Batch:
         mapped = ti.map_index is not None and ti.map_index >= 0
         name = f"{ti.map_index}-{request.number}" if mapped else request.number
         place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": name}
-        (landed,) = storage.land(storage.made_of(result), storage.Destination(save_to, place), self.log)
+        to = storage.Destination(save_to, place)
+        (landed,) = storage.land(storage.made_of(result), to, self.log, self.decoder)
         by_index = {file["index"]: file for file in landed["files"]}
         files = [{**file, **by_index.get(index, {})} for index, file in enumerate(result["files"])]
         return {**result, "files": files}

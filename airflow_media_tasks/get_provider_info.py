@@ -71,6 +71,16 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "2147483648",
                     },
+                    "decoder_memory": {
+                        "description": (
+                            "Bytes of memory that decoding one landed file may take. A worker needs as much "
+                            "beside its own; a file that needs more lands, and is not checked."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "536870912",
+                    },
                     "gallery_roots": {
                         "description": (
                             "Places from which the API server sends landed files to the gallery: object "

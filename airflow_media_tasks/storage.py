@@ -196,12 +196,15 @@ def is_local(path: ObjectStoragePath) -> bool:
     return path.protocol in ("", "file", "local")
 
 
-def land(made: Sequence[Made], destination: Destination, log: Any) -> list[dict[str, Any]]:
+def land(
+    made: Sequence[Made], destination: Destination, log: Any, decoder: verification.Decoder | None = None
+) -> list[dict[str, Any]]:
     """Downloads what is not there yet, several files at once, each of them whole or not at all.
 
+    :param decoder: of whoever lands more than once, default one for these files.
     :return: the provenance document of each of *made* (see `provenance`); each of its files has also `path`,
         `sha256`, `ends_sha256`, `size` (bytes), `content_type` (by its bytes), `index` (its number among the
-        task's files).
+        task's files), and `checked` where it was not decoded (see `verification.Decoder.check`).
     :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
         be written; another try would meet the same.
     :raises MediaExpiredError: if a file is gone for good.
@@ -214,9 +217,12 @@ def land(made: Sequence[Made], destination: Destination, log: Any) -> list[dict[
             "length and type are checked",
             " and ".join(missing),
         )
-    landing = _Landing(destination, log)
     numbers = iter(range(sum(len(one.files) for one in made)))
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="landing") as pool:
+    with (
+        contextlib.nullcontext(decoder) if decoder else verification.Decoder() as used,
+        ThreadPoolExecutor(THREADS, thread_name_prefix="landing") as pool,
+    ):
+        landing = _Landing(destination, log, used)
         futures = []
         try:
             for one in made:
@@ -284,8 +290,8 @@ class _Renewal:
 class _Landing:
     """What the files that are landed together share."""
 
-    def __init__(self, destination: Destination, log: Any) -> None:
-        self._destination, self._log = destination, log
+    def __init__(self, destination: Destination, log: Any, decoder: verification.Decoder) -> None:
+        self._destination, self._log, self._decoder = destination, log, decoder
         self._allowed = AllowedHosts(conf.get("media_tasks", "allowed_hosts", fallback=""))
         self._max_size = conf.getint("media_tasks", "max_file_size", fallback=MAX_FILE_SIZE)
         self.stop = threading.Event()
@@ -304,7 +310,7 @@ class _Landing:
                 file, got = self._download(job, part)
                 claimed = got.content_type or file.content_type or ""
                 media_type = verification.identify(part, file.kind, claimed, name)
-                facts = verification.check_decodes(part, media_type, file.kind, name)
+                facts = self._decoder.check(part, media_type, file.kind, name)
                 path = self._destination.path(job.number, job.file, media_task_id, media_type.extension)
                 landed = {
                     **file.to_dict(),
