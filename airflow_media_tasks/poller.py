@@ -41,6 +41,7 @@ UNREADABLE_GRACE = 600.0
 """Seconds for which a task may be refused or unreadable before its waiter is told to give up."""
 SHORTEST_INTERVAL = 1.0
 """Seconds between two looks at a task, at least."""
+LONGEST_INTERVAL = 86400.0
 HOOK_LIFETIME = 600.0
 """Seconds for which a connection, once looked up, is taken to be unchanged."""
 SWEEP_FROM = 20
@@ -109,7 +110,7 @@ class Poller:
     ) -> tuple[Poller, Watch]:
         """Begins to ask about a task; call `forget` when done.
 
-        :param interval: seconds between two looks; `SHORTEST_INTERVAL` if it is less.
+        :param interval: seconds between two looks; `SHORTEST_INTERVAL` if it is less or no number.
         :param submitted_at: unix seconds, or None if it is not known.
         """
         loop = asyncio.get_running_loop()
@@ -118,14 +119,15 @@ class Poller:
         if poller is None:
             poller = pollers[media_conn_id] = cls(media_conn_id)
         submitted = None if submitted_at is None else loop.time() - max(time.time() - submitted_at, 0.0)
-        interval = max(SHORTEST_INTERVAL, interval)
+        # In this order, what is no number is the shortest.
+        interval = float(min(max(SHORTEST_INTERVAL, interval), LONGEST_INTERVAL))
         watch = Watch(media_task_id, interval, operation, submitted)
         key = MediaHook.group_of(media_task_id)
+        first = poller._first_look(watch, loop.time() + min(interval, SOONEST))
         group = poller._groups.setdefault(key, Group(key))
         group.watches.setdefault(media_task_id, []).append(watch)
         poller._count += 1
-        soon = loop.time() + min(interval, SOONEST)
-        group.schedule(watch, poller._first_look(watch, soon))
+        group.schedule(watch, first)
         if submitted is not None:
             poller.account.accepted(submitted)
         poller._wake()

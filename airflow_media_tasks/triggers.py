@@ -271,6 +271,9 @@ class MediaTaskTrigger(_CancelsWhenKilled):
         """
         began = time.time()
         try:
+            for name in ("media_task_id", "media_conn_id", "operation"):
+                if not isinstance(getattr(self, name), str):
+                    raise TypeError(f"{name} of the trigger is no text")
             deadline = _moment(self.deadline, began + LONGEST_WAIT)
             queue_deadline = (
                 deadline
@@ -360,15 +363,18 @@ class MediaTaskTrigger(_CancelsWhenKilled):
             self.log.error("%s", _fit("".join(traceback.format_exception(error))))
             error = MediaProviderError(f"the wait failed: {type(error).__name__}: {error!s:.500}")
         # The same error may have come to every task of a batch.
-        message = error.message
-        if self.media_task_id not in message:
-            message = f"{self.media_task_id} cannot be read: {message}"
-        own = error_from_dict({**error.to_dict(), "message": message, "media_task_id": self.media_task_id})
-        last = task or MediaTask(self.media_task_id, TaskStatus.QUEUED)
+        message, media_task_id = error.message, str(self.media_task_id)
+        if media_task_id not in message:
+            message = f"{media_task_id} cannot be read: {message}"
+        own = error_from_dict({**error.to_dict(), "message": message, "media_task_id": media_task_id})
+        last = task or MediaTask(media_task_id, TaskStatus.QUEUED)
         return dataclasses.replace(self._named(last), error=own)
 
     def _named(self, task: MediaTask) -> MediaTask:
-        return dataclasses.replace(task, operation=self.operation or task.operation)
+        # Whatever id the reply says: this one was asked for.
+        return dataclasses.replace(
+            task, id=str(self.media_task_id), operation=self.operation or task.operation
+        )
 
 
 class MediaBatchTrigger(_CancelsWhenKilled):
@@ -451,17 +457,26 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         enough = asyncio.Event()
 
         async def wait_for(number: int, trigger: MediaTaskTrigger) -> None:
-            ended[number] = await trigger.wait(quietly=True)
-            if len(ended) >= self.wake_after:
+            try:
+                ended[number] = await trigger.wait(quietly=True)
+                if len(ended) >= self.wake_after or len(ended) == len(self.waiting):
+                    enough.set()
+            except Exception:
                 enough.set()
+                raise
 
+        if not self.waiting and self.until is None:
+            enough.set()
         waits = [asyncio.create_task(wait_for(one[0], self._trigger_of(one))) for one in self.waiting]
         try:
             await self._until(enough, ended)
         finally:
             for wait in waits:
                 wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
         return {
             "ended": [
                 [number, media_task_id, _error_of(ended[number])]
@@ -509,7 +524,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
                         len(self.left),
                     )
         # What ends together is told together.
-        await asyncio.sleep(min(max(self.poll_interval, 0.0), 1.0))
+        await asyncio.sleep(self.poll_interval if 0.0 < self.poll_interval < 1.0 else 1.0)
 
 
 def _error_of(task: MediaTask) -> dict[str, Any] | None:

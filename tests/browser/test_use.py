@@ -191,6 +191,4 @@ def test_what_cannot_be_shown_or_sent_says_so(open_page: Open) -> None:
     card = page.locator(".card", has=page.locator(".chip.unreadable"))
     expect(card).to_contain_text("files: Input should be a valid list")
     film = page.locator(".card", has_text="A paper boat on a stream")
-    expect(film.get_by_text("not checked")).to_have_attribute(
-        "title", "not checked: 512 MiB"
-    )
+    expect(film.get_by_text("not checked")).to_have_attribute("title", "not checked: 512 MiB")
