@@ -6,6 +6,7 @@ import logging
 import math
 import random
 
+from airflow_media_tasks.hooks.conversations import SENSELESS
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,
@@ -28,7 +29,7 @@ OUTAGE_AFTER = 3
 LIMITS = (MediaRateLimitError, MediaConcurrencyError)
 ERRORS = (MediaAuthError, MediaFundsError, MediaProviderError, *LIMITS)
 """What a status request can end with because of the account, the network or the provider: 401, 402, 403, 429,
-5xx, or no answer. Every other answer is about the task that was asked for."""
+5xx, or no answer. Every other answer, also one of no sense, is about the task that was asked for."""
 
 
 class Account:
@@ -62,7 +63,7 @@ class Account:
 
         So is one that comes again although the account has answered for others in between.
         """
-        if not isinstance(error, ERRORS):
+        if not isinstance(error, ERRORS) or error.code == SENSELESS:
             return True
         if isinstance(error, LIMITS):
             return False

@@ -19,8 +19,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_media_tasks.accounts import ERRORS, LIMITS, Account
+from airflow_media_tasks.accounts import LIMITS, Account
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.hooks.conversations import SENSELESS
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaNotFoundError,
@@ -363,13 +364,18 @@ class Poller:
     async def _ask(self, hook: MediaHook, group: Group, batch: list[Watch]) -> None:
         ids = dict.fromkeys(watch.media_task_id for watch in batch)
         answers: dict[str, MediaTask | MediaTaskError]
-        spoilt = False
+        spoilt = own = False
         sent = asyncio.get_running_loop().time()
         try:
             answers = await hook.aread_tasks(ids)
         except Exception as raised:  # noqa: BLE001  # whatever it is, it must not strand a batch
-            error = raised if isinstance(raised, MediaTaskError) else MediaProviderError(f"{raised!r:.300}")
-            if not all(self.account.is_own(watch, error) for watch in batch):
+            error = (
+                raised
+                if isinstance(raised, MediaTaskError)
+                else MediaProviderError(f"{raised!r:.300}", code=SENSELESS)
+            )
+            own = all(self.account.is_own(watch, error) for watch in batch)
+            if not own:
                 self._failed(error, sent)
             answers = dict.fromkeys(ids, error)
             spoilt = len(ids) > 1
@@ -387,7 +393,7 @@ class Poller:
             if spoilt and not isinstance(answer, LIMITS):
                 # One task may be what spoils the answer for all: ask for it in ever smaller company.
                 watch.company = len(ids) // 2
-            if spoilt and not isinstance(answer, ERRORS):
+            if own and spoilt:
                 group.schedule(watch, now)
             elif self.account.trouble and not isinstance(answer, MediaTask):
                 # The next question is about another task, for this one alone may be the trouble.

@@ -63,6 +63,9 @@ TOO_LATE = "too_late"
 
 NOT_SENT = (UNREACHABLE, TOO_LATE)
 
+SENSELESS = "senseless"
+"""Our code for an answer that is neither an error nor a document of this provider."""
+
 _HEADERS = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept": "application/json"}
 _CONNECT_SECONDS = 10.0
 _SHORTEST_SECRET = 8
@@ -197,6 +200,7 @@ class ConversationHook(BaseHook):
                 f"{self.conn_type} answered HTTP {reply.status} with something that is no JSON document: "
                 f"{shown(reply.text)}",
                 provider=self.conn_type,
+                code=SENSELESS,
             )
         return self.error(None, reply, None, reply.text)
 
@@ -222,6 +226,7 @@ class ConversationHook(BaseHook):
         return MediaProviderError(
             f"{self.conn_type} answered HTTP {reply.status} without {missing}: {shown(reply.text, 200)}",
             provider=self.conn_type,
+            code=SENSELESS,
         )
 
     # The connection.
@@ -430,6 +435,7 @@ class ConversationHook(BaseHook):
             raise MediaProviderError(
                 f"{self.conn_type} answered with more than {MAX_REPLY_BYTES} bytes: no status document",
                 provider=self.conn_type,
+                code=SENSELESS,
             )
 
     def _reply(
