@@ -47,7 +47,7 @@ _BYTES_PER_PIXEL_OF_FILM = 32
 """What decoding may take at most, where a file asks for nothing odd."""
 
 _DAMAGE = re.compile(
-    r"truncat|broken|corrupt|incomplete|missing|malformed|invalid|overrun|not enough|only got|unrecognized"
+    r"truncate|broken|corrupt|incomplete|missing|malformed|invalid|overrun|not enough|only got|unrecognized"
     r"|cannot (parse|load)|no more images|fail|could not create|buffer|decoding error|decoder error -[12]\b",
     re.IGNORECASE,
 )
