@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import submission, triggers
+from airflow_media_tasks import submission, triggers, verification
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
@@ -81,6 +81,25 @@ def fire(waiting: TaskDeferred) -> Any:
     """The event of a deferral, after its way through the metadata database."""
     event = asyncio.run(waiting.trigger.wait())
     return json.loads(json.dumps(event))
+
+
+def test_one_process_decodes_all_of_a_batch(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each film, which would take most of the time."""
+    started: list[verification.Decoder] = []
+    start = verification.Decoder._start
+
+    def starts(decoder: verification.Decoder) -> Any:
+        started.append(decoder)
+        return start(decoder)
+
+    monkeypatch.setattr(verification.Decoder, "_start", starts)
+    connect("kling")
+    manifest = complete(batch(tmp_path, foxes(6), deferrable=False))
+    assert manifest["succeeded"] == len(landed(tmp_path)) == 6
+    assert len(started) == 1
+    assert started[0].pid is None
 
 
 @pytest.mark.parametrize("conn_type", ["vap", "acedata", "kling"])

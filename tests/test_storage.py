@@ -19,7 +19,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from airflow_media_tasks import downloads, storage
+from airflow_media_tasks import downloads, storage, verification
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.storage import Destination, segment
@@ -96,6 +96,37 @@ def result_of(*urls: str, kind: str = "image", **rest: Any) -> dict[str, Any]:
 def everything_in(folder: Path) -> list[str]:
     """Every file below, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# What is checked.
+
+
+def test_what_nobody_could_check_lands_and_says_so(serve: Serve, tmp_path: Path) -> None:
+    """In the result and in the document beside it; what decodes says nothing of it."""
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, heic if path == "/heic" else picture(path)
+
+    url = serve(answer)
+    odd, good = land([f"{url}/heic", f"{url}/png"], f"file://{tmp_path}/")
+    assert odd["checked"] == "not checked: nothing here decodes image/heic"
+    assert Path(odd["path"].removeprefix("file://")).read_bytes() == heic
+    (beside,) = tmp_path.rglob("*.heic.json")
+    assert json.loads(beside.read_text())["files"][0]["checked"] == odd["checked"]
+    assert "checked" not in good
+
+
+def test_all_files_of_a_landing_are_decoded_by_one_process(files: str, tmp_path: Path) -> None:
+    """Which whoever lands more than once may bring along."""
+    with verification.Decoder() as decoder:
+        pids = set()
+        for number in range(3):
+            made = storage.made_of([f"{files}/x{number}/{name}.png" for name in "abcdef"])
+            storage.land(made, Destination(f"file://{tmp_path}/{number}/", PLACE), log, decoder)
+            pids.add(decoder.pid)
+    assert len(pids) == 1
+    assert None not in pids
 
 
 # What it is called.
