@@ -48,12 +48,13 @@ _BYTES_PER_PIXEL_OF_FILM = 32
 
 _DAMAGE = re.compile(
     r"truncate|broken|corrupt|incomplete|missing|malformed|invalid|overrun|not enough|only got|unrecognized"
-    r"|cannot (parse|load)|no more images|fail|could not create|buffer|decoding error|decoder error -[12]\b",
+    r"|cannot (parse|load)|no more images|fail|could not create|buffer|decoding error"
+    r"|(^|decoder error )-[12]$",
     re.IGNORECASE,
 )
 """Pillow says in words alone whether data are wanting or it does not know how to read them."""
 
-_OUT_OF_MEMORY = re.compile(r"out of memory|decoder error -9", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"out of memory|(^|decoder error )-9$", re.IGNORECASE)
 
 _PLACEHOLDER = 1_900_000_000
 """A writer that does not know the length yet writes 0xFFFFFFFF, 0x7FFFFFFF, 2000000000 and the like."""
