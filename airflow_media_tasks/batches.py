@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -228,6 +229,7 @@ class _Batch:
         )
         self.results = self._results_path()
         self.records: dict[int, Record | None] = {}
+        self.patience = threading.Event()
         self.stopped_by: MediaTaskError | None = None
         self.guards = Guards(self.hook, self.requests, operator.max_cost, operator.min_balance)
         if operator.max_cost is not None:
@@ -439,6 +441,7 @@ class _Batch:
 
     def settle(self, ended: Sequence[Sequence[Any]]) -> None:
         """Notes and lands what has ended: `[number, media_task_id, error]` of each."""
+        self.patience.clear()
         tasks = self.hook.get_tasks([media_task_id for _, media_task_id, error in ended if error is None])
 
         def settle(one: Sequence[Any]) -> None:
@@ -501,15 +504,10 @@ class _Batch:
         )
 
     def _land(self, request: Request, result: dict[str, Any], save_to: str) -> dict[str, Any]:
-        ti = self.context["ti"]
-        mapped = ti.map_index is not None and ti.map_index >= 0
-        name = f"{ti.map_index}-{request.number}" if mapped else request.number
-        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": name}
-        to = storage.Destination(save_to, place)
-        (landed,) = storage.land(storage.made_of(result), to, self.log, self.decoder)
-        by_index = {file["index"]: file for file in landed["files"]}
-        files = [{**file, **by_index.get(index, {})} for index, file in enumerate(result["files"])]
-        return {**result, "files": files}
+        to = self.operator.place_of(self.context, save_to, request=request.number)
+        made = storage.made_of(result, [self.hook.media_conn_id])
+        (landed,) = storage.land(made, to, self.log, self.decoder, patience=self.patience)
+        return storage.with_landed(result, landed)
 
     # Telling.
 

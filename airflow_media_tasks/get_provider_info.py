@@ -50,7 +50,7 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             "media_tasks": {
                 "description": (
-                    "Where media files may be downloaded from, how large they may be, and from where the "
+                    "How media files are downloaded, from where, how large they may be, and from where the "
                     "gallery sends them."
                 ),
                 "options": {
@@ -63,6 +63,17 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "cdn.internal, 10.2.0.0/16",
                         "default": "",
+                    },
+                    "proxy": {
+                        "description": (
+                            "HTTP proxy by which files are downloaded whose hosts are not known to be "
+                            "private; it may have a user name and a password."
+                        ),
+                        "version_added": "0.2.0",
+                        "type": "string",
+                        "example": "http://proxy.internal:3128",
+                        "default": "",
+                        "sensitive": True,
                     },
                     "max_file_size": {
                         "description": "Bytes that one downloaded file may have.",

@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
-from airflow_media_tasks import provenance, storage
+from airflow_media_tasks import provenance
+from airflow_media_tasks.destinations import Destination
 from airflow_media_tasks.task import MediaTaskError
 
 
@@ -20,11 +21,20 @@ class LandsMedia(BaseOperator):
 
     _documents: Sequence[Mapping[str, Any]] = ()
 
-    def place_of(self, context: Context, path: str, conn_id: str | None = None) -> storage.Destination:
-        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there."""
+    def place_of(
+        self, context: Context, path: str, conn_id: str | None = None, request: int | None = None
+    ) -> Destination:
+        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there.
+
+        :param request: number of the request in a batch, whose files they are.
+        """
         ti = context["ti"]
-        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id}
-        return storage.Destination(path, {**place, "map_index": max(ti.map_index or 0, 0)}, conn_id)
+        map_index = -1 if ti.map_index is None else ti.map_index
+        number: int | str = max(map_index, 0)
+        if request is not None:
+            number = request if map_index < 0 else f"{map_index}-{request}"
+        place = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": number}
+        return Destination(path, place, conn_id)
 
     def tell_of(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
         """Puts the provenance of what was made on the events of the task's outlets."""

@@ -253,17 +253,20 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
     ) -> dict[str, Any]:
         """*result* with where its files are now."""
         try:
-            documents = storage.land(storage.made_of(result), self.place_of(context, save_to), self.log)
+            documents = storage.land(
+                storage.made_of(result, [self.media_conn_id]),
+                self.place_of(context, save_to),
+                self.log,
+                store=context["task_state_store"],
+            )
         except MediaExpiredError:
             # Nothing is left to hand over: who clears the task wants a new one.
             finish(context, task)
             raise
         finish(context, task)
-        landed = {file["index"]: file for file in documents[0]["files"]}
-        paths = [file["path"] for file in landed.values()]
-        files = [{**file, **landed.get(index, {})} for index, file in enumerate(result["files"])]
+        paths = [file["path"] for file in documents[0]["files"]]
         self.tell_of(context, documents)
-        return {**result, "files": files, "path": paths[0], "paths": paths}
+        return {**storage.with_landed(result, documents[0]), "path": paths[0], "paths": paths}
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As of `BaseOperator`; where the trigger was lost, the provider's task is not.
@@ -481,6 +484,9 @@ class DownloadMediaOperator(LandsMedia):
         ... before the extension.
     :param destination_conn_id: Airflow connection of the object store, default that of the path
         (`s3://my_conn@bucket/...`).
+    :param media_conn_id: connection of the account that made the files, to ask it for fresh URLs where theirs
+        have died (templated); default the one that *media* names, if a task of
+        this DAG has it as its own.
     :param retry_policy: default `MediaRetryPolicy`.
     :raises MediaExpiredError: if a file is gone for good.
     :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
@@ -488,7 +494,7 @@ class DownloadMediaOperator(LandsMedia):
     :raises MediaProviderError: if what comes is broken, cut off, or not what it claims to be.
     """
 
-    template_fields: Sequence[str] = ("media", "destination", "destination_conn_id")
+    template_fields: Sequence[str] = ("media", "destination", "destination_conn_id", "media_conn_id")
     ui_color = "#d7f0e3"
 
     def __init__(
@@ -497,6 +503,7 @@ class DownloadMediaOperator(LandsMedia):
         media: Any,
         destination: str,
         destination_conn_id: str | None = None,
+        media_conn_id: str | None = None,
         retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
@@ -504,13 +511,33 @@ class DownloadMediaOperator(LandsMedia):
         self.media = media
         self.destination = destination
         self.destination_conn_id = destination_conn_id
+        self.media_conn_id = media_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Downloads up to four files at once."""
         with self.errors_shown(context):
-            made = storage.made_of(self.media)
+            made = storage.made_of(self.media, self._connections(context))
             place = self.place_of(context, self.destination, self.destination_conn_id)
-            documents = storage.land(made, place, self.log)
+            documents = storage.land(made, place, self.log, store=context["task_state_store"])
         self.tell_of(context, documents)
         files = [file for document in documents for file in document["files"]]
         return {"path": files[0]["path"], "paths": [file["path"] for file in files], "files": files}
+
+    def _connections(self, context: Context) -> list[str]:
+        """Those that the DAG's author wrote: this task's own, else those of all tasks of the DAG."""
+        if self.media_conn_id is not None:
+            return [self.media_conn_id]
+        dag: Any = context.get("dag")
+        found: dict[str, None] = {}
+        for task in () if dag is None else dag.tasks:
+            written = getattr(task, "partial_kwargs", vars(task)).get("media_conn_id")
+            try:
+                rendered = self.render_template(written, context, self.get_template_env(dag))
+            except Exception:  # a template of another task may need what only that one has
+                self.log.info(
+                    "media_conn_id %s of %s is not known here", shown(written), task.task_id, exc_info=True
+                )
+                continue
+            if isinstance(rendered, str):
+                found[rendered] = None
+        return list(found)
