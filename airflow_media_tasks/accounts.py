@@ -67,8 +67,12 @@ class Account:
             return True
         if isinstance(error, LIMITS):
             return False
-        again = watch.failed_at is not None and watch.failed_at < self._answered_at
+        again = watch.failed_at is not None and self.answers_since(watch.failed_at)
         return again or watch.own_trouble_since is not None
+
+    def answers_since(self, moment: float) -> bool:
+        """Whether it has answered for any task since *moment*."""
+        return self._answered_at > moment
 
     def failed(self, error: MediaTaskError, sent: float, now: float, waiting: int) -> None:
         """A request of *sent* has ended with *error*, which is the account's.

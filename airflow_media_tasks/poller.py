@@ -374,7 +374,10 @@ class Poller:
                 if isinstance(raised, MediaTaskError)
                 else MediaProviderError(f"{raised!r:.300}", code=SENSELESS)
             )
-            own = all(self.account.is_own(watch, error) for watch in batch)
+            # No single task is likely to make nonsense of an answer for many.
+            own = all(self.account.is_own(watch, error) for watch in batch) and (
+                len(ids) == 1 or error.code != SENSELESS
+            )
             if not own:
                 self._failed(error, sent)
             answers = dict.fromkeys(ids, error)
@@ -483,7 +486,7 @@ class Poller:
         watch.asked += 1
         watch.asked_at = now
         if isinstance(answer, MediaTask):
-            watch.company = watch.failed_at = watch.own_trouble_since = None
+            watch.company = watch.failed_at = watch.own_trouble_since = watch.failure = None
             before = watch.task
             if before is None or _shown(before) != _shown(answer):
                 # The provider's document has been read; ten thousand of them need not be kept.
@@ -501,7 +504,10 @@ class Poller:
                 if watch.own_trouble_since is None:
                     watch.own_trouble_since = now
                 since = watch.own_trouble_since
-            watch.failed_at = now
+                if answer.code == SENSELESS and not self.account.answers_since(since):
+                    # It may be a page that stands before the whole account.
+                    since = None
+            watch.failed_at, watch.failure = now, answer.message
         grace = NOT_FOUND_GRACE if isinstance(answer, MediaNotFoundError) else UNREADABLE_GRACE
         # An outage mends by waiting. A key that stays refused does not, nor a task that alone cannot be read.
         if since is not None and now - since >= grace:

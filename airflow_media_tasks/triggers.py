@@ -331,7 +331,7 @@ class MediaTaskTrigger(_CancelsWhenKilled):
             if watch.asked_at is None
             else f"asked for {clock - watch.asked_at:.0f} s ago",
             poller.next_look(watch) - clock,
-            _trouble(poller, clock),
+            _trouble(poller, watch, clock),
             _utc(limits.ends(task)),
         )
 
@@ -353,7 +353,7 @@ class MediaTaskTrigger(_CancelsWhenKilled):
             )
         return MediaTaskTimeout(
             f"{self.media_task_id} {status}{' in the queue' if in_queue else ''}; it was not cancelled and "
-            f"may still finish and be billed{_trouble(poller, asyncio.get_running_loop().time())}",
+            f"may still finish and be billed{_trouble(poller, watch, asyncio.get_running_loop().time())}",
             code="queue_timeout" if in_queue else "timeout",
             media_task_id=self.media_task_id,
         )
@@ -532,11 +532,11 @@ def _error_of(task: MediaTask) -> dict[str, Any] | None:
     return None if task.status.is_terminal or task.error is None else task.error.to_dict()
 
 
-def _trouble(poller: Poller, clock: float) -> str:
-    """What a person has to know of the account that is asked; nothing if all is well."""
+def _trouble(poller: Poller, watch: Watch, clock: float) -> str:
+    """Why a task cannot be read, for a person; nothing if all is well."""
     account = poller.account
     if not account.trouble:
-        return ""
+        return f"; it cannot be read: {watch.failure}" if watch.failure else ""
     ago = clock - account.failed_at
     return f"; status requests of {poller.media_conn_id} fail, the last {ago:.0f} s ago: {account.trouble}"
 

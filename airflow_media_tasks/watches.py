@@ -39,6 +39,7 @@ class Watch:
     swept: bool = False
     company: int | None = None
     failed_at: float | None = None
+    failure: str | None = None
     own_trouble_since: float | None = None
     wake: asyncio.Future[None] | None = None
 

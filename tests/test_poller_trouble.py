@@ -144,10 +144,23 @@ def own(media_task_id: str) -> str:
 
 # One task's trouble.
 
+
+def is_doubtful(status: int) -> bool:
+    """Whether it may be the account's trouble, until others are answered."""
+    return status not in STATUSES
+
+
+def refusal(status: int) -> web.Response:
+    """An error of that status; of 200, a page of HTML."""
+    if status == 200:
+        return web.Response(text="<html>", content_type="text/html")
+    return web.json_response({"message": "no"}, status=status)
+
+
 STATUSES = [400, 404, 406, 409, 410, 413, 418, 422, 451]
 
 
-@pytest.mark.parametrize("status", [*STATUSES, 403, 500])
+@pytest.mark.parametrize("status", [200, *STATUSES, 403, 500])
 @pytest.mark.parametrize("provider", OPERATIONS)
 async def test_tasks_that_alone_are_refused_delay_nobody_and_are_told_why(
     front: Front, connect: Connect, waits: Waits, provider: str, status: int, caplog: pytest.LogCaptureFixture
@@ -157,13 +170,11 @@ async def test_tasks_that_alone_are_refused_delay_nobody_and_are_told_why(
     bad = await submit(conn, [f"bad {n} [sim:seconds=600]" for n in range(5)])
     honest = await submit(conn, ["honest [sim:seconds=0]"])
     front.sim.advance(2)
-    front.rule = lambda asked: (
-        web.json_response({"message": "no"}, status=status) if any(own(id_) in asked for id_ in bad) else None
-    )
+    front.rule = lambda asked: refusal(status) if any(own(id_) in asked for id_ in bad) else None
     refused = waits.begin(conn, bad)
     await asyncio.sleep(0.5)
     # What may be an outage pauses the account until one answer tells that it is none.
-    (task,) = await within(8 if status in STATUSES else 120, waits.begin(conn, honest), "the honest one")
+    (task,) = await within(120 if is_doubtful(status) else 8, waits.begin(conn, honest), "the honest one")
     assert task.status is TaskStatus.SUCCEEDED
     # It goes on like that while they wait for their grace to be over.
     later = await submit(conn, ["later [sim:seconds=0]"])
@@ -173,7 +184,7 @@ async def test_tasks_that_alone_are_refused_delay_nobody_and_are_told_why(
     told = await within(POLLER.UNREADABLE_GRACE + 100, refused, "those that cannot be read")
     assert all(task.error and task.error.media_task_id == task.id for task in told)
     assert {task.status for task in told} == {TaskStatus.QUEUED}
-    if status in STATUSES:
+    if not is_doubtful(status):
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -204,7 +215,7 @@ async def test_an_id_of_no_form_is_never_sent_and_ends_its_own_wait_only(
     )
 
 
-@pytest.mark.parametrize("status", [400, 403, 422, 500])
+@pytest.mark.parametrize("status", [200, 400, 403, 422, 500])
 async def test_what_spoils_a_batch_is_found_and_set_apart(
     front: Front, connect: Connect, waits: Waits, status: int
 ) -> None:
@@ -212,12 +223,10 @@ async def test_what_spoils_a_batch_is_found_and_set_apart(
     conn = connect("acedata", host=f"{front.url}/acedata")
     ids = await submit(conn, [f"p{n} [sim:seconds=600]" for n in range(50)])
     bad = ids[3::10]
-    front.rule = lambda asked: (
-        web.json_response({}, status=status) if any(own(id_) in asked for id_ in bad) else None
-    )
+    front.rule = lambda asked: refusal(status) if any(own(id_) in asked for id_ in bad) else None
     begun = waits.begin(conn, ids)
     refused, served = begun[3::10], [wait for number, wait in enumerate(begun) if number % 10 != 3]
-    await asyncio.sleep(10 if status in STATUSES else 400)
+    await asyncio.sleep(400 if is_doubtful(status) else 10)
     front.asked.clear()
     await asyncio.sleep(10)
     # The five by themselves, the others in batches again.
@@ -254,6 +263,23 @@ async def test_an_outage_ends_no_wait_and_is_noticed_to_be_over_within_half_a_mi
     began = driven_clock()
     tasks = await within(32, begun, "all")
     assert driven_clock() - began > 0
+    assert all(task.status is TaskStatus.SUCCEEDED for task in tasks)
+
+
+@pytest.mark.parametrize("provider", OPERATIONS)
+async def test_a_page_that_stands_before_the_whole_account_ends_no_wait(
+    front: Front, connect: Connect, waits: Waits, provider: str
+) -> None:
+    """Maintenance that answers 200 with HTML for an hour is no task's own trouble."""
+    conn = connect(provider, host=f"{front.url}/{provider}")
+    begun = waits.begin(conn, await submit(conn, [f"p{n} [sim:seconds=600]" for n in range(5)]))
+    await asyncio.sleep(5)
+    front.rule = lambda asked: refusal(200)
+    await asyncio.sleep(3600)
+    assert not any(wait.done() for wait in begun)
+    front.rule = lambda asked: None
+    front.sim.advance(601)
+    tasks = await within(10, begun, "all")
     assert all(task.status is TaskStatus.SUCCEEDED for task in tasks)
 
 
