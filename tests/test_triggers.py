@@ -501,6 +501,58 @@ async def test_the_deadline_is_absolute_and_survives_a_restart(sim: Simulator, c
     await nothing_left()
 
 
+@pytest.mark.parametrize(
+    ("submitted", "seen"),
+    [(500.0, "was not seen in 500 s"), (None, "was not seen")],
+    ids=["known", "unknown"],
+)
+async def test_a_deadline_that_passed_while_no_triggerer_ran_is_said_as_such(
+    sim: Simulator, connect: Connect, submitted: float | None, seen: str
+) -> None:
+    """Nobody reads that the provider did not show in 0 s what nobody has asked for."""
+    conn = connect("vap")
+    now = time.time()
+    late = trigger("x", conn, deadline=now - 60, submitted_at=None if submitted is None else now - submitted)
+    task = await fired(late)
+    assert f"x {seen} (no triggerer was running it when its time ended, at " in str(task.error)
+    assert " 0 s" not in str(task.error)
+    assert not sim.requests()
+    await nothing_left()
+
+
+async def test_a_task_that_nobody_could_ask_for_is_said_to_be_just_that(account: Account) -> None:
+    """After a rate limit, the log says when it is asked for, and the timeout that it was not."""
+    headers = {"Retry-After": "200"}
+    account.rule = lambda ids, key: web.json_response(
+        {"error": {"code": "too_many_requests"}}, status=429, headers=headers
+    )
+    with structlog.testing.capture_logs() as lines:
+        async with waiting_for(trigger("veo/first", "tiny_a", 1.0, deadline=time.time() + 300)):
+            await until(lambda: account.asked, "nobody asked")
+            later = await fired(trigger("veo/later", "tiny_a", 1.0, deadline=time.time() + 100))
+    said = [line["event"] for line in lines if line["event"].startswith("veo/later")]
+    when = re.compile(
+        r"no answer yet after 60 s; not asked for yet, asked for again in 1[4-8]\d s; status req"
+    )
+    assert any(when.match(line.partition(": ")[2]) for line in said), said
+    assert "veo/later was not asked for in 100 s of waiting; it was not cancelled" in str(later.error)
+
+
+async def test_a_log_says_why_a_task_alone_cannot_be_read(account: Account) -> None:
+    """It is the provider's word, minutes before it ends the wait."""
+    account.rule = lambda ids, key: web.json_response(
+        {"error": {"code": "gone", "message": "lost it"}}, status=410
+    )
+    with structlog.testing.capture_logs() as lines:
+        task = await fired(trigger("veo/t", "tiny_a", 5.0, deadline=time.time() + 1000))
+    said = [line["event"] for line in lines if line["event"].startswith("veo/t: no answer yet")]
+    assert said
+    assert all("; it cannot be read: acedata says 'lost it' (HTTP 410" in line for line in said)
+    assert "lost it" in str(task.error)
+    assert type(task.error).__name__ == "MediaRequestError"
+    await nothing_left()
+
+
 async def test_time_in_the_queue_can_be_limited_apart(sim: Simulator, connect: Connect) -> None:
     """A task that the provider has not begun by its queue deadline is given up; one that runs is not."""
     conn = connect("vap")
