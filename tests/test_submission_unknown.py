@@ -84,7 +84,8 @@ def test_what_the_provider_does_not_list_is_a_question(
         with pytest.raises(SubmissionOutcomeUnknown) as question:
             vap.run()
         assert all(command in str(question.value) for command in both_commands("films manual__1 video"))
-        assert "the provider lists no task since then" in str(question.value)
+        assert f"it has no list of {operation!r} tasks" in str(question.value)
+        assert "lists no task" not in str(question.value)
     assert len(sim.ledger()) == paid
     assert vap.store.value["phase"] == "intent"
 

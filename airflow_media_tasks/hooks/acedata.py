@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
 from airflow_media_tasks.hooks.documents import (
+    id_at,
     kind_of_key,
     kind_of_url,
     number_at,
@@ -18,6 +19,7 @@ from airflow_media_tasks.hooks.documents import (
     text_at,
     time_at,
 )
+from airflow_media_tasks.hooks.finding import CLOCKS_DISAGREE
 from airflow_media_tasks.hooks.operations import Operation, is_address
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -83,7 +85,7 @@ class AceDataHook(MediaHook):
     base_url = "https://api.acedata.cloud"
     # Its usage history, as AceData's own guides name it.
     console_url = "https://platform.acedata.cloud/console/usages"
-    id_pattern = re.compile(rf"(?:{'|'.join(SERVICES)})/[A-Za-z0-9_-]{{1,200}}")
+    id_groups = re.compile("|".join(SERVICES))
     id_form = "'<service>/<task id>', for example 'veo/...' or 'luma/...'"
     # "Maximum recommended batch size is 50" ([O] acedata.md 3); the server's own limit is unknown.
     batch_size = 50
@@ -194,9 +196,7 @@ class AceDataHook(MediaHook):
             # `request` is echoed in the task with its callback_url, the one place for a mark of our own.
             body["callback_url"] = self._callback_url(body.get("callback_url"), client_ref)
         reply = yield Request("POST", operation.path, json=body, paid=True, timeout=120)
-        own_id = text_at(reply.document, "task_id") or text_at(
-            object_of(reply.document.get("data")), "task_id"
-        )
+        own_id = id_at(reply.document, "task_id") or id_at(object_of(reply.document.get("data")), "task_id")
         if own_id is None:
             raise self.senseless(reply, "a task_id")
         media_task_id = f"{service}/{own_id}"
@@ -233,32 +233,39 @@ class AceDataHook(MediaHook):
     ) -> Conversation[tuple[list[MediaTask], bool]]:
         """Of the operation's service; without a name, of the connection's ([O] acedata.md 3)."""
         service = name.partition("/")[0] if name else self._service
-        tasks: dict[str, MediaTask] = {}
-        offset = 0
-        while True:
-            body: dict[str, Any] = {"action": "retrieve_batch", "limit": _LIST_LIMIT, "offset": offset}
-            if since is not None:
-                body["created_at_min"] = since.timestamp()
+        earliest = self.earliest(since, CLOCKS_DISAGREE)
+
+        def page_of(page: int) -> Conversation[tuple[list[MediaTask], bool]]:
+            body: dict[str, Any] = {"action": "retrieve_batch", "limit": _LIST_LIMIT}
+            body["offset"] = page * _LIST_LIMIT
+            if earliest is not None:
+                body["created_at_min"] = earliest.timestamp()
             items = self._items((yield Request("POST", f"/{service}/tasks", json=body)))
-            known = len(tasks)
-            for document in items:
-                if own_id := text_at(document, "id", "task_id"):
-                    tasks[own_id] = self._task(f"{service}/{own_id}", document)
-            offset += len(items)
-            # A server that ignores `offset` would show the same page for ever.
-            if since is None or len(items) < _LIST_LIMIT or len(tasks) == known:
-                return list(tasks.values()), len(items) < _LIST_LIMIT
+            tasks = [
+                self._task(f"{service}/{own_id}", document)
+                for document in items
+                if (own_id := text_at(document, "id", "task_id"))
+            ]
+            return tasks, len(items) >= _LIST_LIMIT
+
+        return (yield from self._walk(page_of, since))
+
+    def _ref_of(self, task: MediaTask) -> str | None:
+        """The `ref` of the echoed callback_url."""
+        callback_url = text_at(object_of(task.raw.get("request")), "callback_url")
+        if callback_url is None:
+            return None
+        # Ours comes last, see `_callback_url`.
+        last = re.split(r"[?&]", callback_url)[-1]
+        return unquote(last.removeprefix("ref=")) if last.startswith("ref=") else ""
 
     def _comes_from(
         self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
     ) -> bool | None:
-        """By the mark in the echoed callback_url; an equal request with no such echo cannot be told apart."""
+        """By the echoed request; one with no echo of our callback_url cannot be told from an equal one."""
         request = task.raw.get("request")
         if not isinstance(request, Mapping):
             return None
-        callback_url = str(request.get("callback_url") or "")
-        if client_ref is not None and callback_url:
-            return f"ref={quote(client_ref, safe='')}" in re.split(r"[?&]", callback_url)
         wanted = _body(self.operations[name], arguments or {})
         equal = all(request.get(key) == value for key, value in wanted.items() if key != "callback_url")
         return None if equal and client_ref is not None else equal

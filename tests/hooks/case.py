@@ -88,3 +88,7 @@ class HookCase:
     def expected_mark(self, operation: str) -> str | None:
         """What the ledger's client_ref must contain after a submission marked with `MARK`, or None."""
         raise NotImplementedError
+
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """The provider's answer to a submission of `paid`, and to a look at it, with this id in it."""
+        raise NotImplementedError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -30,9 +29,10 @@ from airflow_media_tasks.task import (
 
 from .case import MARK
 from .input_contract import InputContract
+from .lost_contract import LostContract
 
 
-class HookContract(InputContract):
+class HookContract(InputContract, LostContract):
     """Set the attributes of `HookCase` and inherit; what only one provider does is in its own class."""
 
     # Submitting and reading.
@@ -214,86 +214,6 @@ class HookContract(InputContract):
         assert caught.value.retry_after == 7
         assert caught.value.code is not None
         assert sum(sim.requests().values()) == 1
-
-    # Submissions of unknown outcome.
-
-    @pytest.mark.parametrize(
-        ("words", "billed"),
-        [
-            ("[sim:lose-reply]", 1),
-            ("[sim:error-after-accept=504]", 1),
-            ("[sim:error-after-accept=500]", 1),
-            ("[sim:no-id]", 1),
-            ("[sim:reject=server]", 0),
-        ],
-    )
-    def test_unclear_submission_is_never_repeated(
-        self, hook: MediaHook, sim: Simulator, call: Any, words: str, billed: int
-    ) -> None:
-        """Where the answer does not say what became of it, a submission is reported and not sent again."""
-        with pytest.raises(SubmissionOutcomeUnknown, match="may have been accepted and billed"):
-            call(hook, "submit", self.paid, self.with_words(words))
-        assert len(sim.ledger()) == billed
-        assert sum(sim.requests().values()) == 1
-
-    @pytest.mark.parametrize("kind", ["lose_request", "lose_reply", "html", "truncated", "null", "huge"])
-    def test_unreadable_answer_to_a_submission(
-        self, hook: MediaHook, sim: Simulator, call: Any, kind: str
-    ) -> None:
-        """An answer that makes no sense, or none, leaves the outcome unknown; nothing is sent twice."""
-        sim.fault(kind, on="submit")
-        with pytest.raises(SubmissionOutcomeUnknown):
-            call(hook, "submit", self.paid, self.samples[self.paid])
-        assert len(sim.ledger()) == (0 if kind == "lose_request" else 1)
-        assert sum(sim.requests().values()) == 1
-
-    def test_lost_submission_is_found(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """What was accepted without our hearing of it is found by its mark, else by its request."""
-        began = datetime.now(timezone.utc)
-        hook.submit(self.paid, {**self.samples[self.paid], "prompt": "another picture"}, client_ref="other")
-        lost = self.with_words("[sim:lose-reply]")
-        with pytest.raises(SubmissionOutcomeUnknown):
-            call(hook, "submit", self.paid, lost, client_ref=MARK)
-        wanted = {"operation": self.paid, "arguments": lost, "submitted_after": began}
-        (found,) = call(hook, "find_tasks", client_ref=MARK, **wanted)
-        assert found.id.endswith(sim.ledger()[1]["id"])
-        assert found.operation == self.paid
-        assert call(hook, "get_task", found.id).id == found.id
-        if self.finds_by_request:
-            (found,) = call(hook, "find_tasks", **wanted)
-            assert found.id.endswith(sim.ledger()[1]["id"])
-
-    def test_submission_that_never_arrived_is_not_found(
-        self, hook: MediaHook, sim: Simulator, call: Any
-    ) -> None:
-        """For a submission that the provider never saw the answer is an empty list: the proof of it."""
-        began = datetime.now(timezone.utc)
-        hook.submit(self.paid, {**self.samples[self.paid], "prompt": "another picture"}, client_ref="other")
-        lost = self.with_words("")
-        sim.fault("lose_request", on="submit")
-        with pytest.raises(SubmissionOutcomeUnknown):
-            call(hook, "submit", self.paid, lost, client_ref=MARK)
-        wanted = {"operation": self.paid, "arguments": lost, "submitted_after": began}
-        assert call(hook, "find_tasks", client_ref=MARK, **wanted) == []
-
-    def test_tasks_are_listed_by_time(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """With a time alone, the tasks submitted since are listed, newest first, and older ones are not."""
-        old = hook.submit(self.paid, self.samples[self.paid])
-        sim.advance(7200)
-        new = [hook.submit(self.paid, self.samples[self.paid]).id for _ in range(2)]
-        since = datetime.fromtimestamp(sim.ledger()[0]["at"], timezone.utc) + timedelta(seconds=3600)
-        found = call(hook, "find_tasks", operation=self.paid, submitted_after=since)
-        assert [task.id for task in found] == new[::-1]
-        listed = call(hook, "find_tasks", operation=self.paid)
-        assert [task.id for task in listed] == [*new[::-1], old.id]
-
-    def test_search_that_makes_no_sense(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """A time without a zone, and arguments without an operation, are refused before any request."""
-        naive = datetime.now()  # noqa: DTZ005  # the point of it
-        for wanted in ({"submitted_after": naive}, {"arguments": {"prompt": "x"}}):
-            with pytest.raises(MediaRequestError):
-                call(hook, "find_tasks", **wanted)
-        assert sim.requests() == {}
 
     # Reads that go wrong.
 

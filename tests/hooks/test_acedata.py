@@ -67,6 +67,10 @@ class TestAceDataHook(HookContract):
         """The mark is a parameter of the callback address, which is echoed."""
         return f"https://api.acedata.cloud/health?ref={quote(MARK, safe='')}"
 
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """A submission's answer."""
+        return {"task_id": own_id}
+
     @pytest.mark.parametrize("form", ["404", "empty", "null"])
     def test_unknown_task_in_each_form(self, hook: AceDataHook, sim: Simulator, call: Any, form: str) -> None:
         """Nobody wrote down what an unknown id gets: a 404, an empty document and null all mean it."""

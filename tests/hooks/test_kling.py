@@ -75,6 +75,10 @@ class TestKlingHook(HookContract):
         """The mark is the external id; an extension takes none."""
         return None if operation == "extend_video" else MARK
 
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """A submission's answer."""
+        return {"code": 0, "data": {"task_id": own_id, "task_status": "submitted"}}
+
     def test_extension_is_found_by_its_parent(self, hook: KlingHook, sim: Simulator, call: Any) -> None:
         """An extension has no external id; where the list shows its parent, that tells it from another's."""
         first, second = (self.finished(hook, sim).files[0].id for _ in range(2))
