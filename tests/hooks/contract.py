@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from airflow_media_tasks import storage
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import (
@@ -26,10 +28,12 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     TaskStatus,
 )
+from tests.test_verification import picture, sample
 
-from .case import MARK
+from .case import KEY, MARK
 from .input_contract import InputContract
 from .lost_contract import LostContract
+from .peer import Peer, say
 
 
 class HookContract(InputContract, LostContract):
@@ -152,6 +156,32 @@ class HookContract(InputContract, LostContract):
         assert "no reason given" not in str(done.error)
         assert (done.error.provider, done.error.media_task_id) == (hook.conn_type, task.id)
         assert done.files == ()
+
+    def test_every_documented_type_lands(
+        self, connect: Any, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever type of file the provider's documents name for an operation, it lands as what was made."""
+        monkeypatch.setenv("AIRFLOW__MEDIA_TASKS__ALLOWED_HOSTS", "127.0.0.1")
+        hook = self.hook_class(connect(conn_type=self.hook_class.conn_type, host=peer.url, password=KEY))
+        place = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 0}
+        for number, (operation, path, content_type) in enumerate(self.documented):
+            content = picture("GIF", 5) if content_type == "image/gif" else sample(content_type, tmp_path)
+            url = f"{peer.url}/files/{path}"
+
+            def answer(
+                handler: Any, url: str = url, content: bytes = content, operation: str = operation
+            ) -> None:
+                is_file = handler.path.startswith("/files/")
+                say(handler, content if is_file else self.finished_with(operation, url))
+
+            peer.answer = answer
+            group = self.group_of(operation)
+            task = hook.get_task(f"{group}/t-1" if group else "t-1")
+            assert task.url == url
+            assert task.files[0].kind == hook.operations[operation].kind
+            destination = storage.Destination(f"{(tmp_path / str(number)).as_uri()}/", place)
+            (landed,) = storage.land(storage.made_of(task.to_dict()), destination, hook.log)
+            assert [file["content_type"] for file in landed["files"]] == [content_type]
 
     def test_task_may_be_invisible_at_first(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """A task that the provider does not show yet is not found, and is found later."""

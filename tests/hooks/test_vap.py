@@ -39,6 +39,11 @@ class TestVapHook(HookContract):
     foreign_ids = ("veo/00000000", "videos/text2video/00000000", "operations/a/b", "task id", "a?b")
     blocking = frozenset({"run_preset"})
     cost_unit = "USD"
+    documented = (
+        ("text_to_music", "1.mp3", "audio/mpeg"),
+        ("text_to_music", "1.wav", "audio/wav"),
+        ("text_to_music", "track", "audio/wav"),
+    )
     samples: ClassVar = {
         "text_to_image": {"prompt": "a lighthouse at dusk", "aspect_ratio": "16:9"},
         "text_to_video": {"prompt": "waves", "duration": "6", "generate_audio": False},
@@ -59,6 +64,14 @@ class TestVapHook(HookContract):
     def accepted(self, own_id: Any) -> dict[str, Any]:
         """A submission's answer."""
         return {"task_id": own_id, "type": "image", "status": "pending"}
+
+    def group_of(self, operation: str) -> str:
+        """Tasks have none."""
+        return ""
+
+    def finished_with(self, operation: str, url: str) -> dict[str, Any]:
+        """A track of music."""
+        return {"type": "music", "status": "completed", "result": {"items": [{"audio_url": url}]}}
 
     def test_operation_that_no_list_shows(self, hook: VapHook, sim: Simulator) -> None:
         """Post-production has no list, so nobody can say whether a lost one was accepted."""
