@@ -169,8 +169,8 @@ def proxy_of(text: str) -> httpx.Proxy | None:
         raise MediaRequestError(
             "the setting [media_tasks] proxy is no http or https URL such as http://proxy.internal:3128"
         ) from None
-    for secret in filter(None, proxy.auth or ()):
-        mask_secret(secret)
+    if proxy.auth is not None:
+        mask_secret(proxy.auth[1])
     return proxy
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk import DAG, ObjectStoragePath
+from airflow.sdk import DAG, ObjectStoragePath, task
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
@@ -23,7 +23,11 @@ from PIL import Image
 from airflow_media_tasks import downloads, storage, verification
 from airflow_media_tasks.destinations import Destination, segment
 from airflow_media_tasks.landed import ENTRY, KEY
-from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator
+from airflow_media_tasks.operators import (
+    DownloadMediaOperator,
+    GenerateImageOperator,
+    GenerateMediaBatchOperator,
+)
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.storage import PAUSES
 from airflow_media_tasks.task import (
@@ -745,6 +749,23 @@ def test_what_nobody_made_cannot_be_renewed(files: str, tmp_path: Path) -> None:
 
 # The operators.
 
+
+def front_of(
+    sim: Simulator, url: Callable[[], str], files: Callable[[str], tuple[int, dict[str, str], bytes]]
+) -> Callable[[str, str, bytes], tuple[int, dict[str, str], bytes]]:
+    """The simulator, at *url*, with *files* instead of its own."""
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if path.startswith("/media/"):
+            return files(path)
+        key = {"Authorization": "Bearer sim-key-123456", "Content-Type": "application/json"}
+        reply = httpx.request(method, f"{sim.url}{path}", headers=key, content=body)
+        content = reply.content.replace(sim.url.encode(), url().encode())
+        return reply.status_code, {"Content-Type": "application/json"}, content
+
+    return answer
+
+
 QUICK = "[sim:queued=0] [sim:seconds=0.1]"
 
 
@@ -809,6 +830,46 @@ def test_the_operator_asks_whom_the_author_named(
     else:
         assert complete(download)["files"][0]["url"] == f"{gallery.url}/files/new"
         assert gallery.looks == 1
+
+
+def test_a_mapped_download_in_airflow_asks_whom_the_author_named(
+    gallery: Gallery, run_dag: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """A task of the DAG has the connection, as a template; here it has nothing to do itself."""
+    with DAG("mapped_films", schedule=None) as dag:
+        GenerateImageOperator.partial(task_id="none", media_conn_id="vap_{{ 'default' }}").expand(prompt=[])
+        media = task(task_id="found")(lambda: [gallery.result()])()
+        DownloadMediaOperator.partial(task_id="land", destination=f"file://{tmp_path}/").expand(media=media)
+    run = run_dag(dag)
+    assert run.tasks["land", 0] == "success"
+    assert run.xcom("land", 0)["files"][0]["url"] == f"{gallery.url}/files/new"
+
+
+def test_a_batch_waits_for_its_refused_files_together(
+    sim: Simulator,
+    serve: Serve,
+    connect: Connect,
+    complete: Complete,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Five minutes at most for all that end at once, not for each; what they are is kept for another try."""
+    slept: list[float] = []
+    monkeypatch.setattr(storage, "_pause", lambda stop, seconds: slept.append(seconds))
+    url = serve(front_of(sim, lambda: url, lambda path: (404, {}, b"")))
+    connect("kling", host=f"{url}/kling")
+    batch = GenerateMediaBatchOperator(
+        task_id="batch",
+        media_conn_id="kling_default",
+        operation="text_to_image",
+        requests=[{"prompt": f"fox {number} {QUICK}"} for number in range(40)],
+        poll_interval=1,
+        save_to=f"file://{tmp_path}/",
+    )
+    with pytest.raises(MediaTaskError, match="it is not gone"):
+        complete(batch)
+    assert len(sim.ledger()) == 40
+    assert sum(slept) <= 8 * sum(PAUSES)
 
 
 @pytest.mark.parametrize("conn_type", ["vap", "kling", "acedata"])
@@ -922,17 +983,12 @@ def test_what_is_refused_is_never_paid_again(
     """Retry and clear only land what the provider still shows, as long as it has not expired."""
     is_open = threading.Event()
 
-    def front(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        if path.startswith("/media/"):
-            if not is_open.is_set():
-                return status, {}, b"<html>error code: 1010</html>"
-            return 200, {}, picture(path)
-        key = {"Authorization": "Bearer sim-key-123456", "Content-Type": "application/json"}
-        reply = httpx.request(method, f"{sim.url}{path}", headers=key, content=body)
-        content = reply.content.replace(sim.url.encode(), url.encode())
-        return reply.status_code, {"Content-Type": "application/json"}, content
+    def files(path: str) -> tuple[int, dict[str, str], bytes]:
+        return (
+            (200, {}, picture(path)) if is_open.is_set() else (status, {}, b"<html>error code: 1010</html>")
+        )
 
-    url = serve(front)
+    url = serve(front_of(sim, lambda: url, files))
     connect("kling", host=f"{url}/kling")
     operator = image(media_conn_id="kling_default", save_to=f"file://{tmp_path}/")
     for generation in (0, 0, 1):
