@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
+from airflow.sdk.execution_time import task_runner
 
 from airflow_media_tasks import costs, storage, verification
 from airflow_media_tasks.guards import Guards
@@ -30,7 +31,9 @@ from airflow_media_tasks.submission import (
     STOP,
     Record,
     Submission,
+    asked,
     fingerprint,
+    moment_of,
     recordable,
 )
 from airflow_media_tasks.task import (
@@ -39,6 +42,7 @@ from airflow_media_tasks.task import (
     MediaFile,
     MediaFundsError,
     MediaModerationError,
+    MediaNotFoundError,
     MediaProviderError,
     MediaRateLimitError,
     MediaRequestError,
@@ -260,6 +264,9 @@ class _Batch:
             record = self._record(request)
             if record is None or record.fingerprint != self._fingerprint(request):
                 state.left.append(request.number)
+            elif record.asked_at is not None:
+                # A person may have answered.
+                state.left.append(request.number)
             elif record.phase in ("submitted", "adopted") and record.result is None:
                 state.waiting.append(_waiting(request, record))
             elif record.phase == "finished" and self._is_over(record):
@@ -314,7 +321,7 @@ class _Batch:
         later = state.left[room:]
         accepted: deque[list[Any]] = deque()
         if todo:
-            threads = min(THREADS, room)
+            threads = min(_threads(), room)
             with ThreadPoolExecutor(threads, thread_name_prefix="submission") as pool:
                 submitters = [pool.submit(self._submit_some, todo, accepted, refused) for _ in range(threads)]
             for submitter in submitters:
@@ -457,11 +464,13 @@ class _Batch:
                 ).to_dict()
             if error is not None:
                 # The task may yet end well: another try waits for it again.
+                if error["type"] == MediaNotFoundError.__name__:
+                    record = asked(record)
                 self._save(request, dataclasses.replace(record, error=error))
             elif task is not None:
                 self._end(request, record, task)
 
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="landing") as pool:
+        with ThreadPoolExecutor(_threads(), thread_name_prefix="landing") as pool:
             for done in [pool.submit(settle, one) for one in ended]:
                 done.result()
 
@@ -578,9 +587,22 @@ class _Batch:
             )
 
 
+def _threads() -> int:
+    """How many threads may ask Airflow for something at once: for records and for connections.
+
+    A worker's channel to its supervisor has a lock. Under `dag.test()` there is none: Airflow takes the
+    channel away while it answers on it (`set_supervisor_comms` in 3.3.2), from whoever asks meanwhile.
+    """
+    from airflow.sdk.execution_time.supervisor import (  # noqa: PLC0415  # a DAG's file need not read it
+        InProcessSupervisorComms,
+    )
+
+    channel = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return 1 if isinstance(channel, InProcessSupervisorComms) else THREADS
+
+
 def _waiting(request: Request, record: Record) -> list[Any]:
-    submitted = datetime.fromisoformat(record.submitted_after).timestamp()
-    return [request.number, record.media_task_id, request.operation, submitted, time.time()]
+    return [request.number, record.media_task_id, request.operation, moment_of(record), time.time()]
 
 
 def _now() -> str:

@@ -18,10 +18,11 @@ from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.retries import MediaRetryPolicy
-from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, finish
+from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, ask, finish
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
     MediaExpiredError,
+    MediaNotFoundError,
     MediaRateLimitError,
     MediaRequestError,
     MediaTask,
@@ -215,6 +216,8 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             before = Record.load(context)
             record = finish(context, task, handed_over=not lands)
             cost = self._cost(context, task, record, known=before is not None and bool(before.finished_at))
+        elif isinstance(task.error, MediaNotFoundError):
+            ask(context, task)
         result = super().result(context, task)
         if record is not None:
             arguments = record.arguments or {}

@@ -93,9 +93,10 @@ def _read(path: str) -> list[Any]:
     try:
         with ObjectStoragePath(path).open("r", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
+                # Spreadsheets write a byte order mark, and files put one behind the other keep each its own.
+                if text := line.strip("\ufeff \t\r\n"):
                     try:
-                        found.append(json.loads(line))
+                        found.append(json.loads(text))
                     except ValueError as error:
                         raise MediaRequestError(
                             f"requests: line {number} of {shown(path)} is no JSON object: {error}"

@@ -18,16 +18,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow.sdk import Context
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+from airflow_media_tasks import answers
+from airflow_media_tasks.answers import RESUBMIT, Answer
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -54,10 +58,17 @@ the time to connect (10 s), and half a minute for the provider to show what it a
 
 PHASES = ("intent", "submitted", "finished", "adopted", "abandoned", "refused")
 
-STOP, RESUBMIT = "stop", "resubmit"
+STOP = "stop"
 ON_UNKNOWN = (STOP, RESUBMIT)
 
 _TEXT_KEPT = 2000
+_REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_AMOUNT = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?")
+_MOST = 1_000_000
+"""Clears, and submissions between two of them, that a record can tell of."""
+_OLDEST = datetime(2020, 1, 1, tzinfo=timezone.utc)
+_CLOCKS_DISAGREE = timedelta(days=1)
+_BAD_ANSWER = "answer"
 
 HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestError)
 """Failures that the same request would meet again."""
@@ -67,13 +78,14 @@ HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestE
 class Record:
     """What is written down about a task instance's submission; JSON scalars, no secret.
 
-    :param phase: `intent`, `submitted`, `finished`; or what a person decided about an unknown outcome:
-        `adopted` (it is *media_task_id*, which also a clear goes on with) or `abandoned` (submit anew). Of a
-        batch's request that was certainly not accepted, `refused`.
+    :param phase: `intent`, `submitted`, `finished`; `adopted` (it is *media_task_id*, which also a clear goes
+        on with); of a batch's request that was certainly not accepted, `refused`. `abandoned` (submit anew)
+        is what a person wrote here before answers had entries of their own.
     :param generation: `max_tries` of the task instance: a clear raises it, a retry never does.
     :param number: how many submissions this generation has had, this one included.
     :param fingerprint: hash of connection, operation and arguments as rendered.
-    :param client_ref: our name for the submission, sent along where the provider keeps one.
+    :param client_ref: our name for the submission, which nobody can guess; sent along where the provider
+        keeps one.
     :param submitted_after: ISO 8601, UTC; the intent's time.
     :param provider: connection type.
     :param arguments: as submitted, see `recordable`; for people to read, nothing is submitted from them.
@@ -84,6 +96,7 @@ class Record:
     :param error: in a batch, why the request failed: the dict of a `MediaTaskError`.
     :param spent: in a batch with `max_cost`, what the request's ended submissions have cost: `{"amount",
         "unit"}`, the amount as decimal text.
+    :param asked_at: ISO 8601, UTC; since when a person is asked what became of it, see `answers`.
     """
 
     phase: str
@@ -101,19 +114,44 @@ class Record:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     spent: dict[str, Any] | None = None
+    asked_at: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be acted upon; a person can write a record, too."""
-        if self.phase not in PHASES:
-            raise ValueError(f"phase {shown(self.phase)} is none of {', '.join(PHASES)}")
-        texts = (self.fingerprint, self.client_ref, self.submitted_after, self.media_conn_id, self.operation)
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a value that must be a text is none")
-        if not all(type(number) is int for number in (self.generation, self.number)):
-            raise ValueError("'generation' and 'number' must be whole numbers")
-        datetime.fromisoformat(self.submitted_after)
-        if self.media_task_id is None and self.phase not in ("intent", "abandoned", "refused"):
-            raise ValueError(f"it is {self.phase} without a media_task_id")
+        """Raises ValueError for what no worker of ours has written: over REST, others can write records.
+
+        Every field is checked, and its range: what stands here decides about money and waiting.
+        """
+        has_task = self.media_task_id is not None
+        good = {
+            "phase": self.phase in PHASES,
+            "generation": _is_count(self.generation, 0),
+            "number": _is_count(self.number, 0 if self.phase == "refused" else 1),
+            "fingerprint": _is_text(self.fingerprint, 128),
+            "client_ref": _is_reference(self.client_ref) or (self.phase, self.client_ref) == ("refused", ""),
+            "submitted_after": _is_time(self.submitted_after),
+            "media_conn_id": _is_text(self.media_conn_id, 250),
+            "operation": _is_text(self.operation, 250),
+            "provider": self.provider is None or _is_text(self.provider, 250),
+            "arguments": self.arguments is None or _is_object(self.arguments),
+            "media_task_id": _is_text(self.media_task_id, 512)
+            if has_task
+            else self.phase in ("intent", "abandoned", "refused"),
+            "finished_at": self.finished_at is None or _is_time(self.finished_at),
+            "result": self.result is None
+            or (_is_object(self.result) and has_task and self.result.get("id") == self.media_task_id),
+            "error": self.error is None
+            or (
+                _is_object(self.error)
+                and all(isinstance(self.error.get(name), str) for name in ("type", "message"))
+            ),
+            "spent": self.spent is None or _is_spent(self.spent),
+            "asked_at": self.asked_at is None or _is_time(self.asked_at),
+        }
+        for name, is_good in good.items():
+            if not is_good:
+                raise ValueError(f"{name} cannot be {shown(getattr(self, name))} where it is {self.phase}")
+        if has_task and self.phase in ("intent", "refused"):
+            raise ValueError(f"it is {self.phase} with a media_task_id, {shown(self.media_task_id)}")
         if self.result is not None:
             MediaTask.from_dict(self.result)
 
@@ -129,7 +167,7 @@ class Record:
         known = [field.name for field in dataclasses.fields(cls)]
         try:
             return cls(**{name: stored[name] for name in known if name in stored})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise MediaTaskError(
                 f"the record {key!r} in this task's state store cannot be read, so nothing is submitted: "
                 f"{error}; it holds {shown(stored, 300)}"
@@ -175,9 +213,9 @@ class Submission:
         self.record = record = Record.load(self.context, self.key)
         try:
             task = None if record is None else self._earlier(record)
-            return task or self._submit(record)
+            return task or self._submit(self.record)
         except SubmissionOutcomeUnknown as error:
-            if self.on_unknown == RESUBMIT:
+            if self.on_unknown == RESUBMIT and error.code != _BAD_ANSWER:
                 # The intent stays: a retry, of which there are not endlessly many, finds it and goes on.
                 raise MediaProviderError(
                     f"{error.message}; the next try submits anew as told, which may pay twice",
@@ -191,7 +229,7 @@ class Submission:
         """When the task that `once` returned was submitted, in unix seconds by our clock."""
         if self.record is None:
             return None
-        return datetime.fromisoformat(self.record.submitted_after).timestamp()
+        return moment_of(self.record)
 
     @property
     def _generation(self) -> int:
@@ -215,10 +253,61 @@ class Submission:
         if record.phase == "finished" and record.generation != self._generation:
             self.log.info("%s has ended, and the task was cleared: submitting anew", record.media_task_id)
             return None
+        return self._open(record)
+
+    def _open(self, record: Record) -> MediaTask | None:
+        """As of `_earlier`, for a submission of this very request that no worker has seen the end of."""
+        answer = self._answer(record)
+        if answer is not None:
+            return self._as_answered(record, answer)
         if record.phase == "intent":
             self.log.info("an earlier try left a submission without its result; asking about it")
             return self._adopt(record, self._reconcile(record, self.on_unknown))
         return self._known(record, self._read(record))
+
+    def _as_answered(self, record: Record, answer: Answer) -> MediaTask | None:
+        """What a person's *answer* makes of the submission in *record*."""
+        self.log.info("a person has decided: %s", answer)
+        if answer.media_task_id is None:
+            return None
+        record = dataclasses.replace(
+            record, phase="adopted", media_task_id=answer.media_task_id, result=None, error=None
+        )
+        task = self._chosen(record)
+        self.record = record = dataclasses.replace(record, asked_at=None).save(self.context, self.key)
+        return self._known(record, task)
+
+    def _answer(self, record: Record) -> Answer | None:
+        """What a person has decided about *record*, which this try has just found."""
+        if record.asked_at is None or record.phase not in answers.UNKNOWN:
+            return None
+        value: Any = self.context["task_state_store"].get(answers.key_of(record.client_ref))
+        return Answer.read(value, dataclasses.asdict(record))
+
+    def _chosen(self, record: Record) -> MediaTask:
+        """The task that a person has named in place of an unknown one.
+
+        :raises SubmissionOutcomeUnknown: the question again, if it cannot be that one.
+        """
+        try:
+            task = self._read(record)
+            why = "it carries the mark of another submission" if self._is_anothers(task, record) else ""
+        except MediaRequestError as error:
+            why = error.message
+        if why:
+            raise SubmissionOutcomeUnknown(
+                f"it was answered with {shown(record.media_task_id)}, which it cannot have become: {why}",
+                provider=self.hook.conn_type,
+                code=_BAD_ANSWER,
+            )
+        return task
+
+    def _is_anothers(self, task: MediaTask, record: Record) -> bool:
+        """Whether *task* carries a mark of ours that is not that of *record*.
+
+        Such a one is neither shown nor adopted: an account may serve DAGs that must not know each other.
+        """
+        return self.hook.mark_of(task) not in (None, record.client_ref)
 
     def _known(self, record: Record, task: MediaTask) -> MediaTask | None:
         """*task* of *record* as it is now, if it serves this try."""
@@ -248,7 +337,7 @@ class Submission:
                 generation=self._generation,
                 number=number,
                 fingerprint=fingerprint(hook.media_conn_id, self.operation, self.arguments),
-                client_ref=client_ref(self.context, number, self.key),
+                client_ref=new_reference(),
                 submitted_after=datetime.fromtimestamp(now, timezone.utc).isoformat(),
                 media_conn_id=hook.media_conn_id,
                 operation=self.operation,
@@ -290,6 +379,7 @@ class Submission:
             media_task_id=task.id,
             result=task.to_dict() if complete else record.result,
             error=None,
+            asked_at=None,
         )
         if adopted != record:
             self.record = adopted.save(self.context, self.key)
@@ -321,7 +411,8 @@ class Submission:
         :raises MediaTaskError: if the provider cannot be asked at present; the next try asks again.
         """
         began = datetime.fromisoformat(intent.submitted_after)
-        settled = began.timestamp() + SETTLE
+        # Whoever wrote that it was in the future, it was before now.
+        settled = min(began.timestamp(), time.time()) + SETTLE
         pause = 1.0
         while True:
             found, doubt = self._candidates(intent, began)
@@ -353,6 +444,7 @@ class Submission:
             )
         except SubmissionOutcomeUnknown as error:
             return [], error.message
+        found = [task for task in found if not self._is_anothers(task, intent)]
         return found, f"{len(found)} tasks with this very request were made since" if len(found) > 1 else ""
 
     def _cancel(self, record: Record) -> None:
@@ -368,15 +460,24 @@ class Submission:
             self.log.warning("%s could not be cancelled: %s", record.media_task_id, error)
 
     def _question(self, error: SubmissionOutcomeUnknown) -> SubmissionOutcomeUnknown:
-        """*error* with the candidates and both ways out, for the person who has to decide."""
-        since = datetime.fromisoformat(self.record.submitted_after) if self.record else None
+        """*error* with the candidates and both ways out, for the person who has to decide.
+
+        From now on the record says that it asks. An asking stays the same from try to try, so that an answer
+        is never too late for it, until it was answered with what cannot be.
+        """
+        record = self.record
+        if record is None:
+            return error
+        if record.asked_at is None or error.code == _BAD_ANSWER:
+            record = self.record = asked(record).save(self.context, self.key)
+        since = datetime.fromisoformat(record.submitted_after)
         try:
             candidates = self.hook.find_tasks(submitted_after=since, operation=self.operation)
         except MediaTaskError as trouble:
             lines = [f"  the account's tasks cannot be listed: {trouble}"]
             candidates = []
         else:
-            candidates = candidates[:20]
+            candidates = [task for task in candidates if not self._is_anothers(task, record)][:20]
             lines = [_line_of(task) for task in candidates] or ["  the provider lists no task since then"]
         ti = self.context["ti"]
         place = shlex.join([ti.dag_id, ti.run_id, ti.task_id])
@@ -384,13 +485,14 @@ class Submission:
             place += f" --map-index {ti.map_index}"
         if self.key != KEY:
             place += f" --request {self.key.removeprefix(f'{KEY}.')}"
+        about = f"--reference {record.client_ref}"
         text = [
             f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
             f"{error.message}. Nothing more is sent before you decide. The account shows since then:\n",
             *(f"{line}\n" for line in lines),
             "If it is one of them, adopt it; else submit anew, which may pay twice. Then clear the task.\n",
-            f"  airflow media-tasks adopt {place} MEDIA_TASK_ID\n",
-            f"  airflow media-tasks resubmit {place}",
+            f"  airflow media-tasks adopt {place} MEDIA_TASK_ID {about}\n",
+            f"  airflow media-tasks resubmit {place} {about}",
         ]
         return SubmissionOutcomeUnknown(
             "".join(text),
@@ -422,11 +524,19 @@ def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Re
     noted = dataclasses.replace(
         record,
         phase="finished" if handed_over else "adopted",
+        asked_at=None,
         finished_at=record.finished_at or datetime.now(timezone.utc).isoformat(),
     )
     if noted != record:
         noted.save(context)
     return noted
+
+
+def ask(context: Context, task: MediaTask) -> None:
+    """Notes that the provider does not know *task*, so that a person may say what became of it."""
+    record = Record.load(context)
+    if record is not None and record.media_task_id == task.id:
+        asked(record).save(context)
 
 
 def recordable(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -453,13 +563,54 @@ def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]
     return hashlib.sha256(request.encode()).hexdigest()
 
 
-def client_ref(context: Context, number: int, key: str = KEY) -> str:
-    """Our name for submission *number* of this generation; the same whichever worker makes it."""
-    ti = context["ti"]
-    place: tuple[Any, ...] = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries, number)
-    if key != KEY:
-        place += (key,)
-    return "amt-" + hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
+def new_reference() -> str:
+    """Our name for a submission that is about to be made; who knows the others does not know this one."""
+    return f"amt-{secrets.token_hex(16)}"
+
+
+def asked(record: Record) -> Record:
+    """*record*, from now on asking a person what became of it."""
+    return dataclasses.replace(record, asked_at=datetime.fromtimestamp(time.time(), timezone.utc).isoformat())
+
+
+def moment_of(record: Record) -> float:
+    """When it was submitted, in unix seconds by our clock; never in the future."""
+    return min(datetime.fromisoformat(record.submitted_after).timestamp(), time.time())
+
+
+def _is_text(value: Any, most: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= _MOST
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _is_time(value: Any) -> bool:
+    if not isinstance(value, str) or len(value) > 40:
+        return False
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    if moment.tzinfo is None:
+        return False
+    return _OLDEST <= moment <= datetime.fromtimestamp(time.time(), timezone.utc) + _CLOCKS_DISAGREE
+
+
+def _is_spent(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"amount", "unit"}:
+        return False
+    amount = value["amount"]
+    return isinstance(amount, str) and bool(_AMOUNT.fullmatch(amount)) and _is_text(value["unit"], 200)
 
 
 def _line_of(task: MediaTask) -> str:
