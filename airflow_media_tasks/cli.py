@@ -202,8 +202,8 @@ def _advice(error: urllib.error.HTTPError, method: str, path: str) -> str:
     """What a person can do about Airflow's refusal."""
     if 300 <= error.code < 400:
         return (
-            f"Airflow's API server redirects to {error.headers.get('Location')!r:.200} (HTTP {error.code}), and "
-            "your token is sent to no other address: if that is the API server, give it as --api-url"
+            f"Airflow's API server redirects to {error.headers.get('Location')!r:.200} (HTTP {error.code}), "
+            "and your token is sent to no other address: if that is the API server, give it as --api-url"
         )
     if path.startswith("/auth/") or error.code == 401:
         return (

@@ -266,6 +266,10 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             # Nothing is left to hand over: who clears the task wants a new one.
             finish(context, task)
             raise
+        except MediaTaskError:
+            # A retry and a clear go on landing it; a person may prefer a new one.
+            ask(context, task)
+            raise
         finish(context, task)
         paths = [file["path"] for file in documents[0]["files"]]
         self.tell_of(context, documents)

@@ -21,8 +21,8 @@ class MediaRetryPolicy(RetryPolicy):
 
     Authentication, funds, moderation and bad requests fail at once, and so does a submission whose outcome
     a person has to decide. Where the provider said how long to wait, the retry waits that long, but not
-    longer than `LONGEST_DELAY`. Everything else, the provider's faults and timeouts among it, is left to the task's own `retries` and `retry_delay`;
-    a retry adopts what was submitted and pays for nothing again.
+    longer than `LONGEST_DELAY`. Everything else, the provider's faults and timeouts among it, is left to the
+    task's own `retries` and `retry_delay`; a retry adopts what was submitted and pays for nothing again.
     """
 
     def evaluate(

@@ -67,7 +67,8 @@ _AMOUNT = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?")
 _MOST = 1_000_000
 """Clears, and submissions between two of them, that a record can tell of."""
 _OLDEST = datetime(2020, 1, 1, tzinfo=timezone.utc)
-_CLOCKS_DISAGREE = timedelta(days=1)
+_CLOCKS_DISAGREE = timedelta(minutes=5)
+"""By which a worker's clock may be ahead of the next one's; a record from further ahead is none of ours."""
 _BAD_ANSWER = "answer"
 
 HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestError)
@@ -525,7 +526,7 @@ def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Re
         record,
         phase="finished" if handed_over else "adopted",
         asked_at=None,
-        finished_at=record.finished_at or datetime.now(timezone.utc).isoformat(),
+        finished_at=record.finished_at or _now().isoformat(),
     )
     if noted != record:
         noted.save(context)
@@ -533,7 +534,7 @@ def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Re
 
 
 def ask(context: Context, task: MediaTask) -> None:
-    """Notes that the provider does not know *task*, so that a person may say what became of it."""
+    """Notes that *task* leads to nothing at present, so that a person may give it up."""
     record = Record.load(context)
     if record is not None and record.media_task_id == task.id:
         asked(record).save(context)
@@ -570,7 +571,11 @@ def new_reference() -> str:
 
 def asked(record: Record) -> Record:
     """*record*, from now on asking a person what became of it."""
-    return dataclasses.replace(record, asked_at=datetime.fromtimestamp(time.time(), timezone.utc).isoformat())
+    return dataclasses.replace(record, asked_at=_now().isoformat())
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), timezone.utc)
 
 
 def moment_of(record: Record) -> float:
@@ -603,7 +608,7 @@ def _is_time(value: Any) -> bool:
         return False
     if moment.tzinfo is None:
         return False
-    return _OLDEST <= moment <= datetime.fromtimestamp(time.time(), timezone.utc) + _CLOCKS_DISAGREE
+    return _OLDEST <= moment <= _now() + _CLOCKS_DISAGREE
 
 
 def _is_spent(value: Any) -> bool:

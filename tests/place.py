@@ -15,7 +15,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_media_tasks import submission
+from airflow_media_tasks import answers, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.simulator import Simulator
@@ -47,6 +47,7 @@ class Store:
 
     def __init__(self) -> None:
         self.value: Any = None
+        self.answers: dict[str, Any] = {}
         self.after_intent: Callable[[], None] = lambda: None
         self.before_result: Callable[[], None] = lambda: None
         self.is_stale = False
@@ -54,7 +55,8 @@ class Store:
 
     def get(self, key: str) -> Any:
         """What was written, as JSON has it; a worker that was replaced is told that there is nothing."""
-        assert key == KEY
+        if key != KEY:
+            return self.answers.get(key)
         return None if self.is_stale else json.loads(json.dumps(self.value))
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
@@ -63,7 +65,7 @@ class Store:
         if value["phase"] != "intent":
             self.before_result()
         self._write(value)
-        if value["phase"] == "intent":
+        if value["phase"] == "intent" and "asked_at" not in value:
             self.after_intent()
 
     def delete(self, key: str) -> None:
@@ -151,8 +153,15 @@ class Place:
         """What Airflow does to `max_tries` when somebody clears the task."""
         self.ti.max_tries += 1
 
-    def decide(self, **change: Any) -> None:
-        """What the command line writes."""
+    def decide(self, media_task_id: str | None = None) -> None:
+        """What a person answers: the provider's task that it became, or None to submit anew."""
+        record = self.store.value
+        key = answers.key_of(answers.reference_of("failed", record, record["client_ref"]))
+        answer = answers.answer(self.store.answers.get(key), record, media_task_id)
+        self.store.answers[key] = json.loads(json.dumps(answer.to_dict()))
+
+    def decide_in_the_record(self, **change: Any) -> None:
+        """What a person's command wrote into the record before answers had entries of their own."""
         self.store.value.update(change)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import submission, triggers, verification
+from airflow_media_tasks import answers, submission, triggers, verification
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
@@ -20,6 +22,7 @@ from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
+    MediaNotFoundError,
     MediaProviderError,
     MediaRequestError,
     MediaTaskError,
@@ -356,7 +359,7 @@ def test_an_unknown_outcome_is_a_question_about_one_request(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The others go on; the answer, written into the request's record, is followed by the next run."""
+    """The others go on; the answer, an entry beside the request's record, is followed by the next run."""
     connect("vap")
     monkeypatch.setattr(submission, "SETTLE", 0.5)
     # VAP lists no upscaling: nobody can say whether a lost one was accepted.
@@ -374,11 +377,94 @@ def test_an_unknown_outcome_is_a_question_about_one_request(
     record = context["task_state_store"]["media_task.0"]
     assert record["phase"] == "intent"
     (entry,) = (entry for entry in sim.ledger() if entry["operation"] == "upscale_image")
-    adopted = {**record, "phase": "adopted", "media_task_id": entry["id"]}
-    context["task_state_store"]["media_task.0"] = adopted
+    assert f"--reference {record['client_ref']}" in unknown["error"]["message"]
+    key = answers.key_of(answers.reference_of("success", record, record["client_ref"]))
+    context["task_state_store"][key] = answers.answer(None, record, f"operations/{entry['id']}").to_dict()
     sim.advance(100)
     assert complete(operator)["succeeded"] == 3
     assert len(sim.ledger()) == 3
+
+
+@pytest.mark.parametrize("decision", ["adopt", "resubmit"])
+def test_an_answer_counts_that_comes_while_the_worker_writes_the_neighbours(
+    sim: Simulator,
+    connect: Connect,
+    context: Any,
+    complete: Complete,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decision: str,
+) -> None:
+    """Each has entries of its own: none is lost, and the answer is followed by the next try."""
+    connect("vap")
+    monkeypatch.setattr(submission, "SETTLE", 0.5)
+    lost = {
+        "operation": "upscale_image",
+        "image_url": "https://cdn.example/a.png",
+        "note": "[sim:lose-reply]",
+    }
+    operator = batch(tmp_path, [lost, *foxes(3)], media_conn_id="vap_default")
+    store = context["task_state_store"]
+    written: list[str] = []
+
+    class Answered(type(store)):  # type: ignore[misc]  # the fixture's class
+        """The store, in which a person's answer comes just before each record of a neighbour."""
+
+        def set(self, key: str, value: Any, retention: object = None) -> None:
+            """Writes both."""
+            record = self.get("media_task.0")
+            if key != "media_task.0" and record is not None and record.get("asked_at"):
+                (paid,) = (one for one in sim.ledger() if one["operation"] == "upscale_image")
+                own = f"operations/{paid['id']}" if decision == "adopt" else None
+                self[answers.key_of(record["client_ref"])] = answers.answer(None, record, own).to_dict()
+                written.append(key)
+            super().set(key, value, retention)
+
+    context["task_state_store"] = Answered(store)
+    assert complete(operator)["errors"] == {"SubmissionOutcomeUnknown": 1}
+    assert written
+    sim.advance(100)
+    manifest = complete(operator)
+    upscaled = [one for one in sim.ledger() if one["operation"] == "upscale_image"]
+    assert len(sim.ledger()) == 3 + len(upscaled)
+    if decision == "adopt":
+        assert (manifest["succeeded"], len(upscaled)) == (4, 1)
+    else:
+        assert len(upscaled) == 2
+
+
+def test_a_request_whose_task_the_provider_does_not_know_can_be_given_up(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, tmp_path: Path
+) -> None:
+    """Nothing is submitted anew by itself; a person may say so, and then one is."""
+    connect("kling")
+    operator = batch(tmp_path, foxes(2))
+    waiting = deferred(lambda: operator.execute(context))
+    event = {"ended": [], "waiting": [], "left": [], "refused_since": None, "refusals": 0}
+    gone, other = waiting.trigger.waiting
+    error = MediaNotFoundError("no such task", media_task_id=gone[1]).to_dict()
+    event["ended"] = [[gone[0], gone[1], error], [other[0], other[1], None]]
+    sim.advance(100)
+    with contextlib.suppress(MediaTaskError):
+        operator.execute_complete(context, event)
+    record = context["task_state_store"]["media_task.0"]
+    assert (record["phase"], record["error"]["type"]) == ("submitted", "MediaNotFoundError")
+    context["task_state_store"][answers.key_of(record["client_ref"])] = answers.answer(
+        None, record, None
+    ).to_dict()
+    assert complete(operator)["succeeded"] == 2
+    assert len(sim.ledger()) == 3
+
+
+def test_a_batch_runs_under_dag_test(
+    sim: Simulator, connect: Connect, run_dag: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """Airflow's channel has no lock there: the batch asks in one thread, and pays each request once."""
+    connect("kling")
+    with DAG("batch_under_test") as dag_of_batch:
+        batch(tmp_path, foxes(5))
+    assert run_dag(dag_of_batch).state == "success"
+    assert len(sim.ledger()) == 5
 
 
 @pytest.mark.parametrize(
@@ -431,6 +517,21 @@ def test_requests_from_a_file(sim: Simulator, connect: Connect, complete: Comple
         ("text_to_image", "1:1"),
     ]
     assert landed(tmp_path) == ["0-0.mp4", "1-0.png"]
+
+
+@pytest.mark.parametrize("mark", ["first", "each line", "none"])
+def test_a_byte_order_mark_is_no_part_of_a_request(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, mark: str
+) -> None:
+    """Spreadsheets write one at the beginning of a file, and files put together have several."""
+    connect("kling")
+    source = tmp_path / "requests.jsonl"
+    lines = [json.dumps({"prompt": f"{name} {QUICK}"}) for name in ("fox", "owl")]
+    if mark != "none":
+        lines = [f"\ufeff{line}" if mark == "each line" or line is lines[0] else line for line in lines]
+    source.write_text("\r\n".join([*lines, "\ufeff"]), encoding="utf-8")
+    assert complete(batch(tmp_path / "out", f"file://{source}"))["succeeded"] == 2
+    assert sorted(entry["request"]["prompt"][:3] for entry in sim.ledger()) == ["fox", "owl"]
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,18 @@ def test_a_retry_comes_when_the_provider_said(error: type[MediaTaskError]) -> No
     assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(seconds=42.5))
 
 
+@pytest.mark.parametrize("seconds", [301.0, 30_000.0, 86_400.0, 1e300, float("inf"), float("nan"), -5.0, 0.0])
+def test_no_retry_waits_longer_than_makes_sense(seconds: float) -> None:
+    """Whatever a header says, it is five minutes at the most; nonsense is left to the task."""
+    error = MediaRateLimitError("x")
+    error.retry_after = seconds
+    decision = MediaRetryPolicy().evaluate(error, 1, 3)
+    if seconds > 0:
+        assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(seconds=300))
+    else:
+        assert decision.action is RetryAction.DEFAULT
+
+
 @pytest.mark.parametrize(
     "error",
     [

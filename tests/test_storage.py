@@ -20,7 +20,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from airflow_media_tasks import downloads, storage, verification
+from airflow_media_tasks import answers, downloads, storage, verification
 from airflow_media_tasks.destinations import Destination, segment
 from airflow_media_tasks.landed import ENTRY, KEY
 from airflow_media_tasks.operators import (
@@ -931,6 +931,24 @@ def test_a_landing_that_failed_never_pays_again(
 
     context["ti"].max_tries += 1
     assert complete(operator)["id"] != result["id"]
+    assert len(sim.ledger()) == 2
+
+
+def test_what_does_not_land_can_be_given_up(
+    sim: Simulator, connect: Connect, complete: Complete, context: dict[str, Any], tmp_path: Path
+) -> None:
+    """A clear goes on landing it; only where a person has said so, it makes, and pays, a new one."""
+    connect("vap")
+    operator = image(save_to=f"file://{tmp_path}/{{dag_id}}/fox.png")
+    (tmp_path / "dag").write_text("a file where a folder should be")
+    with pytest.raises(MediaRequestError, match="cannot be written"):
+        complete(operator)
+    record = context["task_state_store"]["media_task"]
+    key = answers.key_of(answers.reference_of("failed", record, None))
+    context["task_state_store"][key] = answers.answer(None, record, None).to_dict()
+    context["ti"].max_tries += 1
+    (tmp_path / "dag").unlink()
+    complete(operator)
     assert len(sim.ledger()) == 2
 
 

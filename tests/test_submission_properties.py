@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 from typing_extensions import Self
 
-from airflow_media_tasks import submission
+from airflow_media_tasks import answers, submission
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import TOO_LATE
 from airflow_media_tasks.submission import Submission, finish
@@ -80,7 +80,13 @@ class Accepted:
     def as_task(self) -> MediaTask:
         """What the provider says of it."""
         when = datetime.fromtimestamp(self.created, timezone.utc)
-        return MediaTask(self.id, self.status, error=self.error, created_at=when, raw={"prompt": "a fox"})
+        return MediaTask(
+            self.id,
+            self.status,
+            error=self.error,
+            created_at=when,
+            raw={"prompt": "a fox", "mark": self.client_ref},
+        )
 
 
 @dataclass
@@ -166,6 +172,10 @@ class Hook:
         """Any id is of the right form."""
         return media_task_id
 
+    def mark_of(self, task: MediaTask) -> str | None:
+        """The mark that the provider shows of a task, where it shows any."""
+        return task.raw["mark"] if self.machine.world.shows == "marks" else None
+
     def submit(self, operation: str, arguments: Mapping[str, Any], client_ref: str) -> MediaTask:
         """As `MediaHook.submit`: not sent when it is too late, unknown when the answer does not arrive."""
         machine, world = self.machine, self.machine.world
@@ -227,11 +237,14 @@ class Worker:
 
     def get(self, key: str) -> Any:
         """What is written; nothing for a worker that was replaced."""
+        if key != submission.KEY:
+            return self.machine.answers.get(key)
         return None if self.is_stale else json.loads(json.dumps(self.machine.stored))
 
     def set(self, key: str, value: Any, *, retention: object) -> None:
         """Writes, unless Airflow has replaced this worker."""
-        if value["phase"] == "intent":
+        assert key == submission.KEY
+        if value["phase"] == "intent" and "asked_at" not in value:
             self.machine.happens(self.hook, "before intent")
         if self.is_stale:
             raise Replaced
@@ -257,10 +270,12 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.stored: Any = None
+        self.answers: dict[str, Any] = {}
+        self.references: set[str] = set()
+        self.page: Any = None
         self.generation = 1
         self.workers: list[Worker] = []
         self.known: set[str] = set()
-        self.asked = False
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(submission, "time", self.world)
 
@@ -306,6 +321,8 @@ class Protocol(RuleBasedStateMachine):
             if earlier.generation == self.generation:
                 assert isinstance(earlier.error, MediaTaskFailed), f"paid twice: {earlier.id} is there"
             assert earlier.client_ref != client_ref
+        assert client_ref not in self.references, "a reference was used twice"
+        self.references.add(client_ref)
 
     # What can happen.
 
@@ -374,24 +391,45 @@ class Protocol(RuleBasedStateMachine):
         """`retry_delay`, or a night."""
         self.world.now += seconds
 
+    @rule()
+    @precondition(lambda self: self.stored is not None)
+    def look(self) -> None:
+        """Somebody opens the page, and may answer what it shows much later."""
+        self.page = self.stored
+
     @rule(index=st.integers(0, 20))
-    @precondition(lambda self: self.asked and self.world.accepted)
+    @precondition(lambda self: self.page and self.world.accepted)
     def adopt(self, index: int) -> None:
-        """A person answers the question with one of the account's tasks."""
+        """A person answers with one of the account's tasks that the question shows."""
         chosen = self.world.accepted[index % len(self.world.accepted)]
-        self.stored = {**self.stored, "phase": "adopted", "media_task_id": chosen.id}
-        for task in self.world.accepted:
-            task.is_given_up = task is not chosen
-        self.asked = False
+        if chosen.client_ref != SIBLING and self._answer(chosen.id):
+            self._give_up()
+            chosen.is_given_up = False
 
     @rule()
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.page)
     def resubmit(self) -> None:
-        """A person answers the question with "anew"."""
-        self.stored = {**self.stored, "phase": "abandoned"}
+        """A person answers with "anew"."""
+        if self._answer(None):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """What the person saw on the page does not count any more; what was submitted later does."""
         for task in self.world.accepted:
-            task.is_given_up = True
-        self.asked = False
+            task.is_given_up = task.is_given_up or task.client_ref == self.page["client_ref"]
+
+    def _answer(self, media_task_id: str | None) -> bool:
+        """What gallery and command do, from a page that may be old; whether the answer was taken."""
+        before = json.dumps(self.stored)
+        try:
+            reference = answers.reference_of("failed", self.stored, self.page["client_ref"])
+            key = answers.key_of(reference)
+            answer = answers.answer(self.answers.get(key), self.stored, media_task_id)
+        except answers.NotAnswerable:
+            return False
+        self.answers[key] = json.loads(json.dumps(answer.to_dict()))
+        assert json.dumps(self.stored) == before
+        return True
 
     @invariant()
     def the_record_can_be_read(self) -> None:
@@ -419,7 +457,7 @@ class Protocol(RuleBasedStateMachine):
         try:
             task = todo.once()
         except SubmissionOutcomeUnknown as question:
-            self.asked = True
+            assert self.stored["asked_at"]
             return question
         except MediaTaskError as error:
             return error
@@ -428,7 +466,6 @@ class Protocol(RuleBasedStateMachine):
         except Replaced:
             assert worker.is_stale
             return None
-        self.asked = False
         return None if plan.dies == "after all" else task
 
 

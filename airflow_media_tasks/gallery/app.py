@@ -16,15 +16,15 @@ from airflow.models.dag import DagModel
 from airflow.sdk.configuration import conf
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
+from airflow_media_tasks import answers
 from airflow_media_tasks.gallery import cards, files, items, roots
 from airflow_media_tasks.gallery.airflow_api import ALL, AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.totals import Totals
 from airflow_media_tasks.links import PREFIX
-from airflow_media_tasks.submission import KEY
 
 
 PAGE = 60
@@ -51,6 +51,8 @@ STATIC = {
     if path.suffix in (".css", ".js", ".svg")
 }
 Json = dict[str, Any]
+_ANSWERING = asyncio.Lock()
+"""Whoever answers second, of two at the same moment, sees the first one's answer."""
 
 
 class Gallery(FastAPI):
@@ -121,10 +123,16 @@ class Place(BaseModel):
     number: int | None = None
 
 
-class Adoption(Place):
+class Question(Place):
+    """The submission whose outcome is unknown, as the page shows it; *client_ref* is its reference."""
+
+    client_ref: Annotated[str, Field(max_length=200)]
+
+
+class Adoption(Question):
     """The provider's task that a submission became."""
 
-    media_task_id: str
+    media_task_id: Annotated[str, Field(min_length=1, max_length=512)]
 
 
 @app.get("/")
@@ -317,39 +325,48 @@ def _from_our_page(x_media_tasks: Annotated[str | None, Header()] = None) -> Non
 
 @app.post("/api/adopt", dependencies=[Depends(_from_our_page)])
 async def adopt(request: Request, user: GetUserDep, adoption: Adoption) -> Json:
-    """Notes which of the provider's tasks an unknown submission became, and clears the task."""
-    return await _decide(request, user, adoption, phase="adopted", media_task_id=adoption.media_task_id)
+    """Answers which of the provider's tasks an unknown submission became, and clears the task."""
+    return await _answer(request, user, adoption, adoption.media_task_id)
 
 
 @app.post("/api/resubmit", dependencies=[Depends(_from_our_page)])
-async def resubmit(request: Request, user: GetUserDep, place: Place) -> Json:
+async def resubmit(request: Request, user: GetUserDep, question: Question) -> Json:
     """Gives an unknown submission up, and clears the task, which submits anew and pays."""
-    return await _decide(request, user, place, phase="abandoned")
+    return await _answer(request, user, question, None)
 
 
-async def _decide(request: Request, user: GetUserDep, place: Place, **answer: str) -> Json:
-    if not await _may_edit(user, place.dag_id):
+async def _answer(request: Request, user: GetUserDep, question: Question, media_task_id: str | None) -> Json:
+    """Writes the answer, which is an entry of its own, and clears the task, whose next try reads it."""
+    if not await _may_edit(user, question.dag_id):
         raise HTTPException(403, "this user may not change task instances of this DAG")
     async with AirflowApi(request) as api:
-        instance = await _instance(api, place)
-        written = await items.record(api, instance, place.number)
-        if written is None or written.get("phase") != "intent":
-            raise HTTPException(409, "there is no submission whose outcome is unknown")
-        key = KEY if place.number is None else f"{KEY}.{place.number}"
-        path = f"{instance_path(place.dag_id, place.run_id, place.task_id)}/state-store/{key}"
-        await api.call(
-            "PUT",
-            path,
-            params={"map_index": place.map_index},
-            json={"value": {**written, **answer}, "expires_at": None},
-        )
-        wanted: Any = [place.task_id, place.map_index] if place.map_index >= 0 else place.task_id
+        async with _ANSWERING:
+            instance = await _instance(api, question)
+            record = await items.record(api, instance, question.number)
+            try:
+                reference = answers.reference_of(instance["state"], record, question.client_ref)
+                key = answers.key_of(reference)
+                given = await items.entry(api, instance, key)
+                answer = answers.answer(given, record or {}, media_task_id).to_dict()
+            except answers.NotAnswerable as error:
+                raise HTTPException(409, str(error)) from None
+            task = instance_path(question.dag_id, question.run_id, question.task_id)
+            await api.call(
+                "PUT",
+                f"{task}/{at('state-store', key)}",
+                params={"map_index": question.map_index},
+                json={"value": answer, "expires_at": None},
+            )
+            if await items.entry(api, instance, key) != answer:
+                raise HTTPException(409, "somebody else has answered at the same moment")
+        mapped = question.map_index >= 0
+        wanted: Any = [question.task_id, question.map_index] if mapped else question.task_id
         await api.call(
             "POST",
-            f"{at('dags', place.dag_id)}/clearTaskInstances",
+            f"{at('dags', question.dag_id)}/clearTaskInstances",
             json={
                 "dry_run": False,
-                "dag_run_id": place.run_id,
+                "dag_run_id": question.run_id,
                 "task_ids": [wanted],
                 "only_failed": False,
                 "include_downstream": True,

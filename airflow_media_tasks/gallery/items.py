@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from airflow_media_tasks.gallery import cards, files, results, schema
-from airflow_media_tasks.gallery.airflow_api import AirflowApi, instance_path
+from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.memory import Memory
 from airflow_media_tasks.gallery.schema import Unreadable
 from airflow_media_tasks.submission import KEY
@@ -140,8 +140,13 @@ def _path(instance: Mapping[str, Any]) -> str:
 async def record(api: AirflowApi, instance: Mapping[str, Any], number: int | None = None) -> Json | None:
     """The record of the task instance's submission, or of one request of its batch; or None."""
     key = KEY if number is None else f"{KEY}.{number}"
-    value = _value(await _body(api, f"{_path(instance)}/state-store/{key}", instance))
+    value = await entry(api, instance, key)
     return value if isinstance(value, dict) else None
+
+
+async def entry(api: AirflowApi, instance: Mapping[str, Any], key: str) -> Any:
+    """An entry of the task instance's state store; an Unreadable, or None."""
+    return _value(await _body(api, f"{_path(instance)}/{at('state-store', key)}", instance))
 
 
 async def returned_by(api: AirflowApi, instance: Mapping[str, Any]) -> Any:

@@ -176,6 +176,7 @@ class Record(_Written):
     """A submission's record in the task state store, as far as the page shows it."""
 
     phase: str | None = None
+    client_ref: str | None = None
     provider: str | None = None
     operation: str | None = None
     media_conn_id: str | None = None

@@ -150,7 +150,9 @@ def test_a_candidate_is_adopted_by_a_button_of_its_own(open_page: Open, stage: S
     page.get_by_role("button", name="Adopt second").click()
     page.get_by_role("button", name="Yes").click()
     expect(page.get_by_text("was cleared and goes on").first).to_be_visible()
-    assert asked == [{**stage.place("unknown"), "media_task_id": "second"}]
+    path = f"dags/shown/dagRuns/{stage.run_id}/taskInstances/unknown/state-store/media_task"
+    reference = stage.airflow.request("GET", path)["value"]["client_ref"]
+    assert asked == [{**stage.place("unknown"), "client_ref": reference, "media_task_id": "second"}]
 
 
 def test_an_editor_submits_anew_what_nobody_knows_of(open_page: Open, stage: Stage) -> None:

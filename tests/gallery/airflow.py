@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ class Airflow:
         self.xcoms: dict[tuple[str, str, str], Any] = {}
         self.records: dict[tuple[str, str, str], Any] = {}
         self.asked: list[str] = []
+        self.cleared: list[tuple[Any, ...]] = []
+        self.on_write: Callable[[], None] = lambda: None
         self.manager: Any = Manager()
         self.user: Any = object()
         self.app = FastAPI()
@@ -154,6 +157,24 @@ class Airflow:
         @self.app.get(INSTANCES + "/{task}/state-store/{key:path}")
         async def record(dag: str, run: str, task: str, key: str) -> Any:  # of the path
             return JSONResponse({"value": found(self.records, (dag, run, key))})
+
+        self._take(found)
+
+    def _take(self, found: Callable[[dict[Any, Any], Any], Any]) -> None:
+
+        @self.app.put(INSTANCES + "/{task}/state-store/{key:path}", status_code=204)
+        async def write(dag: str, run: str, task: str, key: str, request: Request) -> None:  # of the path
+            body = await request.json()
+            assert body.keys() == {"value", "expires_at"}
+            self.records[dag, run, key] = body["value"]
+            self.on_write()
+
+        @self.app.post("/api/v2/dags/{dag}/clearTaskInstances")
+        async def clear(dag: str, request: Request) -> Any:  # of the path
+            body = await request.json()
+            self.cleared.append((dag, body["dag_run_id"], *body["task_ids"]))
+            found(self.instances, (dag, body["dag_run_id"]))["state"] = None
+            return {"task_instances": []}
 
 
 def mounted(monkeypatch: Any) -> Airflow:

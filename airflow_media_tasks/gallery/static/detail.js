@@ -46,7 +46,7 @@ function question(item, again) {
   const act = async (what, extra) => {
     box.replaceChildren(el("p", { role: "status", text: "Writing it down" }));
     try {
-      const body = JSON.stringify({ ...keyOf(item), ...extra });
+      const body = JSON.stringify({ ...keyOf(item), client_ref: item.client_ref, ...extra });
       await ask(`api/${what}`, { method: "POST", body, headers: { "Content-Type": "application/json", "X-Media-Tasks": "1" } });
     } catch (error) {
       box.replaceChildren(trouble(error, () => draw()));
