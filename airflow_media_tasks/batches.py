@@ -10,12 +10,11 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
 from airflow.sdk import Context, ObjectStoragePath, RetryPolicy
-from airflow.sdk.execution_time import task_runner
 
 from airflow_media_tasks import costs, storage, verification
 from airflow_media_tasks.guards import Guards
@@ -23,19 +22,10 @@ from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.provenance import document
+from airflow_media_tasks.records import Record, asked, fingerprint, moment_of, now, recordable, threads
 from airflow_media_tasks.requests import Request, State, checked, line_of, summary_of, text_of
 from airflow_media_tasks.retries import MediaRetryPolicy
-from airflow_media_tasks.submission import (
-    HOPELESS,
-    ON_UNKNOWN,
-    STOP,
-    Record,
-    Submission,
-    asked,
-    fingerprint,
-    moment_of,
-    recordable,
-)
+from airflow_media_tasks.submission import HOPELESS, ON_UNKNOWN, STOP, Submission
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,
@@ -321,9 +311,9 @@ class _Batch:
         later = state.left[room:]
         accepted: deque[list[Any]] = deque()
         if todo:
-            threads = min(_threads(), room)
-            with ThreadPoolExecutor(threads, thread_name_prefix="submission") as pool:
-                submitters = [pool.submit(self._submit_some, todo, accepted, refused) for _ in range(threads)]
+            many = min(threads(THREADS), room)
+            with ThreadPoolExecutor(many, thread_name_prefix="submission") as pool:
+                submitters = [pool.submit(self._submit_some, todo, accepted, refused) for _ in range(many)]
             for submitter in submitters:
                 submitter.result()
         for one in accepted:
@@ -416,7 +406,7 @@ class _Batch:
                 number=before.number if before is not None and same else 0,
                 fingerprint=self._fingerprint(request),
                 client_ref="",
-                submitted_after=_now(),
+                submitted_after=now().isoformat(),
                 media_conn_id=self.hook.media_conn_id,
                 operation=request.operation,
                 provider=self.hook.conn_type,
@@ -470,7 +460,7 @@ class _Batch:
             elif task is not None:
                 self._end(request, record, task)
 
-        with ThreadPoolExecutor(_threads(), thread_name_prefix="landing") as pool:
+        with ThreadPoolExecutor(threads(THREADS), thread_name_prefix="landing") as pool:
             for done in [pool.submit(settle, one) for one in ended]:
                 done.result()
 
@@ -488,7 +478,7 @@ class _Batch:
             "model": arguments.get("model"),
             "cost": cost,
             "submitted_at": record.submitted_after,
-            "finished_at": record.finished_at or _now(),
+            "finished_at": record.finished_at or now().isoformat(),
             "made_by": {**made_by(self.context["ti"]), "request": request.number},
         }
         error = task.error
@@ -587,26 +577,8 @@ class _Batch:
             )
 
 
-def _threads() -> int:
-    """How many threads may ask Airflow for something at once: for records and for connections.
-
-    A worker's channel to its supervisor has a lock. Under `dag.test()` there is none: Airflow takes the
-    channel away while it answers on it (`set_supervisor_comms` in 3.3.2), from whoever asks meanwhile.
-    """
-    from airflow.sdk.execution_time.supervisor import (  # noqa: PLC0415  # a DAG's file need not read it
-        InProcessSupervisorComms,
-    )
-
-    channel = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    return 1 if isinstance(channel, InProcessSupervisorComms) else THREADS
-
-
 def _waiting(request: Request, record: Record) -> list[Any]:
     return [request.number, record.media_task_id, request.operation, moment_of(record), time.time()]
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
 
-_KEY = "media_task"  # submission.KEY; not imported, because every call of `airflow` reads this module
+_KEY = "media_task"  # records.KEY; not imported, because every call of `airflow` reads this module
 _PLACE = (
     Arg(("dag_id",), help="the DAG"),
     Arg(("run_id",), help="its run"),

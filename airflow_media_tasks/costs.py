@@ -28,7 +28,7 @@ from airflow.sdk import Context
 from airflow.sdk.observability import stats
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.submission import Record
+from airflow_media_tasks.records import Record
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaCost,

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.records import Record
 from airflow_media_tasks.requests import Request
-from airflow_media_tasks.submission import Record
 from airflow_media_tasks.task import MediaFundsError, MediaRequestError, MediaTask
 
 

@@ -17,8 +17,9 @@ from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.records import Record
 from airflow_media_tasks.retries import MediaRetryPolicy
-from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Record, Submission, ask, finish
+from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, ask, finish
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
     MediaExpiredError,

@@ -13,7 +13,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.submission import KEY, Record, recordable
+from airflow_media_tasks.records import KEY, Record, recordable
 from airflow_media_tasks.task import (
     MediaFundsError,
     MediaProviderError,

@@ -15,11 +15,12 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_media_tasks import answers, submission
+from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
+from airflow_media_tasks.records import KEY, Record
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import KEY, Record, Submission
+from airflow_media_tasks.submission import Submission
 from airflow_media_tasks.task import (
     MediaTask,
 )
@@ -61,7 +62,7 @@ class Store:
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
         """Writes, and lets happen what is to happen."""
-        assert (key, retention) == (KEY, submission.NEVER_EXPIRE)
+        assert (key, retention) == (KEY, records.NEVER_EXPIRE)
         if value["phase"] != "intent":
             self.before_result()
         self._write(value)
@@ -94,7 +95,8 @@ class Clock:
     def instead_of_time(cls, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """What the submission takes for the time from now on; reads are repeated without a pause."""
         clock = cls(simulator)
-        monkeypatch.setattr(submission, "time", clock)
+        for module in (records, submission):
+            monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(ConversationHook, "retry_wait", 0.0)
         return clock
 

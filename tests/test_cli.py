@@ -17,7 +17,7 @@ import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.module_loading import import_string
 
-from airflow_media_tasks import cli, submission
+from airflow_media_tasks import cli, records
 from airflow_media_tasks.get_provider_info import get_provider_info
 
 
@@ -133,7 +133,7 @@ def test_airflow_finds_the_commands() -> None:
     assert group.name == "media-tasks"
     assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit"]
     assert all(callable(getattr(cli, command.name)) for command in group.subcommands)
-    assert cli._KEY == submission.KEY
+    assert cli._KEY == records.KEY
 
 
 def test_show_prints_the_record(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,7 +376,7 @@ def test_it_speaks_with_airflow_itself(
         @task
         def video(**context: Any) -> None:
             """Leaves a record as an operator does."""
-            context["task_state_store"].set(submission.KEY, RECORD, retention=submission.NEVER_EXPIRE)
+            context["task_state_store"].set(records.KEY, RECORD, retention=records.NEVER_EXPIRE)
 
         video()
     place = ("cli_films", run_dag(dag_of_films).run_id, "video", "--api-url", airflow_api)

@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import (
 )
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-from airflow_media_tasks import operators, submission, triggers
+from airflow_media_tasks import operators, records, triggers
 from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.operators import MediaTaskOperator
@@ -160,7 +160,7 @@ def test_no_room_is_waited_for_without_a_try_or_a_slot(
         assert lowest <= pause <= highest
         assert isinstance(waits.timeout, timedelta)
         assert waits.timeout.total_seconds() > pause
-        assert context["task_state_store"].get(submission.KEY) is None
+        assert context["task_state_store"].get(records.KEY) is None
         assert sim.ledger() == []
         event = {"since": waits.trigger.since, "refusals": waits.trigger.refusals}
         waits = deferred(operator.submit_again, context, event)
@@ -246,7 +246,7 @@ def test_a_lost_trigger_does_not_lose_what_was_made(
     result = operator.resume_execution(FAILS, {"error": error}, context)
     assert (result["status"], result["operation"]) == ("succeeded", "text_to_video")
     assert result["id"] == sim.ledger()[0]["id"]
-    assert context["task_state_store"][submission.KEY]["phase"] == "finished"
+    assert context["task_state_store"][records.KEY]["phase"] == "finished"
     assert len(sim.ledger()) == 1
 
 

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 from typing_extensions import Self
 
-from airflow_media_tasks import answers, submission
+from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import TOO_LATE
 from airflow_media_tasks.submission import Submission, finish
@@ -237,13 +237,13 @@ class Worker:
 
     def get(self, key: str) -> Any:
         """What is written; nothing for a worker that was replaced."""
-        if key != submission.KEY:
+        if key != records.KEY:
             return self.machine.answers.get(key)
         return None if self.is_stale else json.loads(json.dumps(self.machine.stored))
 
     def set(self, key: str, value: Any, *, retention: object) -> None:
         """Writes, unless Airflow has replaced this worker."""
-        assert key == submission.KEY
+        assert key == records.KEY
         if value["phase"] == "intent" and "asked_at" not in value:
             self.machine.happens(self.hook, "before intent")
         if self.is_stale:
@@ -277,7 +277,8 @@ class Protocol(RuleBasedStateMachine):
         self.workers: list[Worker] = []
         self.known: set[str] = set()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(submission, "time", self.world)
+        for module in (records, submission):
+            self.patch.setattr(module, "time", self.world)
 
     def teardown(self) -> None:
         """Whatever happened, undisturbed tries end: in a task, or in the question where nobody can know."""
@@ -434,7 +435,7 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def the_record_can_be_read(self) -> None:
         """Whatever happened, what is written down makes sense."""
-        submission.Record.load(self._context(Worker(self, Hook(self, Plan()))))
+        records.Record.load(self._context(Worker(self, Hook(self, Plan()))))
 
     def _context(self, worker: Worker) -> Context:
         ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, max_tries=self.generation)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks import answers, submission
+from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import finish
@@ -462,7 +462,7 @@ def test_a_list_that_does_not_reach_back_is_no_proof(vap: Place, sim: Simulator)
 
 def test_a_reference_cannot_be_guessed() -> None:
     """It holds 128 random bits, and every submission has its own."""
-    made = {submission.new_reference() for _ in range(1000)}
+    made = {records.new_reference() for _ in range(1000)}
     assert len(made) == 1000
     assert all(re.fullmatch("amt-[0-9a-f]{32}", one) for one in made)
 

@@ -15,7 +15,7 @@ from airflow_media_tasks.gallery import cards, files, results, schema
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.memory import Memory
 from airflow_media_tasks.gallery.schema import Unreadable
-from airflow_media_tasks.submission import KEY
+from airflow_media_tasks.records import KEY
 
 
 OPERATORS = "Media|Generate"

@@ -21,7 +21,7 @@ from scenarios import SCENARIOS, SHAKEN, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.operators import MediaTaskOperator
-from airflow_media_tasks.submission import Record
+from airflow_media_tasks.records import Record
 from airflow_media_tasks.task import MediaTask, MediaTaskError
 
 
