@@ -398,10 +398,10 @@ class Poller:
                 watch.company = len(ids) // 2
             if own and spoilt:
                 group.schedule(watch, now)
-            elif self.account.trouble and not isinstance(answer, MediaTask):
-                # The next question is about another task, for this one alone may be the trouble.
+            elif self.account.asked_from > now and not isinstance(answer, MediaTask):
+                # The next question is about another task if one is due, for this one may be the trouble.
                 self._postponed.add(watch)
-                group.schedule(watch, max(self.account.asked_from, now) + watch.interval * jitter)
+                group.schedule(watch, self.account.asked_from)
             else:
                 self._again(group, watch, now, jitter, rounds)
 
