@@ -46,7 +46,7 @@ class Answer:
         if not isinstance(value, Mapping) or value.get("asked_at") != record.get("asked_at"):
             return None
         decision, media_task_id = value.get("decision"), value.get("media_task_id")
-        if decision == ADOPT and isinstance(media_task_id, str):
+        if decision == ADOPT and _may_be_id(media_task_id):
             return cls(ADOPT, value["asked_at"], media_task_id)
         return cls(RESUBMIT, value["asked_at"]) if decision == RESUBMIT else None
 
@@ -99,4 +99,10 @@ def answer(value: Any, record: Mapping[str, Any], media_task_id: str | None) -> 
         raise NotAnswerable(f"it has been answered already ({given}); clear the task and it goes on")
     if media_task_id is None:
         return Answer(RESUBMIT, record["asked_at"])
+    if not _may_be_id(media_task_id):
+        raise NotAnswerable(f"{shown(media_task_id)} cannot be the id of a provider's task")
     return Answer(ADOPT, record["asked_at"], media_task_id)
+
+
+def _may_be_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 512 and value.isprintable()

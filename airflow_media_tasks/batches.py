@@ -454,7 +454,7 @@ class _Batch:
                 ).to_dict()
             if error is not None:
                 # The task may yet end well: another try waits for it again.
-                if error["type"] == MediaNotFoundError.__name__:
+                if isinstance(error_from_dict(error), (MediaNotFoundError, MediaRequestError)):
                     record = asked(record)
                 self._save(request, dataclasses.replace(record, error=error))
             elif task is not None:

@@ -217,7 +217,7 @@ class MediaTaskOperator(WaitsForMediaTask, LandsMedia):
             before = Record.load(context)
             record = finish(context, task, handed_over=not lands)
             cost = self._cost(context, task, record, known=before is not None and bool(before.finished_at))
-        elif isinstance(task.error, MediaNotFoundError):
+        elif isinstance(task.error, (MediaNotFoundError, MediaRequestError)):
             ask(context, task)
         result = super().result(context, task)
         if record is not None:

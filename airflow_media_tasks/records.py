@@ -234,4 +234,10 @@ def _is_spent(value: Any) -> bool:
     if not isinstance(value, dict) or value.keys() != {"amount", "unit"}:
         return False
     amount = value["amount"]
-    return isinstance(amount, str) and bool(_AMOUNT.fullmatch(amount)) and _is_text(value["unit"], 200)
+    unit = value["unit"]
+    return (
+        isinstance(amount, str)
+        and _AMOUNT.fullmatch(amount) is not None
+        and isinstance(unit, str)
+        and 0 < len(unit) <= 1000
+    )

@@ -38,6 +38,7 @@ from airflow_media_tasks.downloads import (
 )
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landed import Landed, name_of
+from airflow_media_tasks.records import threads
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaFile,
@@ -173,7 +174,7 @@ def land(
     landed, numbers = Landed(store, total), iter(range(total))
     with (
         contextlib.nullcontext(decoder) if decoder else verification.Decoder() as used,
-        ThreadPoolExecutor(THREADS, thread_name_prefix="landing") as pool,
+        ThreadPoolExecutor(threads(THREADS), thread_name_prefix="landing") as pool,
     ):
         landing = _Landing(destination, log, used, landed, patience or threading.Event())
         futures = {}

@@ -151,7 +151,7 @@ class Submission:
         if record.phase == "intent":
             self.log.info("an earlier try left a submission without its result; asking about it")
             return self._adopt(record, self._reconcile(record, self.on_unknown))
-        return self._known(record, self._read(record))
+        return self._known(record, self._chosen(record) if record.phase == "adopted" else self._read(record))
 
     def _as_answered(self, record: Record, answer: Answer) -> MediaTask | None:
         """What a person's *answer* makes of the submission in *record*."""
@@ -173,7 +173,7 @@ class Submission:
         return Answer.read(value, dataclasses.asdict(record))
 
     def _chosen(self, record: Record) -> MediaTask:
-        """The task that a person has named in place of an unknown one.
+        """The task that a person has named in place of an unknown one, by an answer or, once, in the record.
 
         :raises SubmissionOutcomeUnknown: the question again, if it cannot be that one.
         """

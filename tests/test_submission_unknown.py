@@ -328,6 +328,9 @@ def test_nobody_answers_what_was_not_asked(place: Place, sim: Simulator) -> None
         {"decision": "resubmit", "asked_at": "2026-01-01T00:00:00+00:00"},
         {"decision": "adopt", "asked_at": "ASKED"},
         {"decision": "adopt", "media_task_id": 7, "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": "", "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": "i" * 1000, "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": "two\nlines", "asked_at": "ASKED"},
         {"decision": "pay", "asked_at": "ASKED"},
     ],
     ids=json.dumps,
@@ -376,6 +379,17 @@ def test_an_answer_of_before_an_upgrade_is_honoured(place: Place, sim: Simulator
         place.decide_in_the_record(phase=phase)
         assert place.run().id.endswith(own_id(sim.ledger()[1]))
         assert len(sim.ledger()) == 2
+
+
+def test_a_wrong_answer_of_before_an_upgrade_is_the_question_again(vap: Place, sim: Simulator) -> None:
+    """It can be corrected by an answer of today."""
+    vap.operation, vap.arguments = UPSCALE
+    vap.run_and_die("before_result")
+    vap.decide_in_the_record(phase="adopted", media_task_id="videos/text2video/1")
+    assert "none of vap's" in str(ask(vap))
+    vap.decide(f"operations/{own_id(sim.ledger()[0])}")
+    assert vap.run().id == f"operations/{own_id(sim.ledger()[0])}"
+    assert len(sim.ledger()) == 1
 
 
 @pytest.mark.parametrize("provider", ["acedata", "kling"])
