@@ -86,7 +86,7 @@ def outcome(item):
 
 downloads.RETRY_WAIT = 0.05
 storage.PAUSES = (0.01,) * 3
-downloads.TIMEOUT = httpx.Timeout(3.0)  # where the server says nothing; whatever it says comes sooner
+downloads.TIMEOUT = httpx.Timeout(2.0)  # where the server says nothing; whatever it says comes sooner
 work = json.load(sys.stdin)
 land("warm", work["warm"], work["folder"])
 Path("/proc/self/clear_refs").write_text("5")
