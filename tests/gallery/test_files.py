@@ -41,6 +41,7 @@ async def body_of(reply: Any) -> bytes:
     blocks = []
 
     async def send(message: Any) -> None:
+        """As a server takes what is to be sent."""
         blocks.append(message.get("body", b""))
 
     await reply({"type": "http", "method": "GET", "asgi": {"spec_version": "2.4"}}, None, send)
