@@ -74,7 +74,8 @@ class FindingHook(ConversationHook):
             return [
                 task
                 for task in tasks
-                if earliest is None or task.created_at is None or task.created_at >= earliest
+                if (earliest is None or task.created_at is None or task.created_at >= earliest)
+                and (name is None or self._comes_from(task, name, None, None) is not False)
             ]
         found, doubts = [], [] if complete else ["it does not reach back to the submission"]
         for task in tasks:

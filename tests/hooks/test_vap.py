@@ -87,6 +87,16 @@ class TestVapHook(HookContract):
             {"operation": "upscale", "media_url": IMAGE, "options": {"scale": 2, "face": True}},
         ]
 
+    def test_what_is_certainly_of_another_operation_is_not_asked_about(
+        self, hook: VapHook, sim: Simulator, call: Any
+    ) -> None:
+        """Who asks for what may be a lost video is not shown somebody's pictures."""
+        began = datetime.now(timezone.utc)
+        for operation in ("text_to_image", "text_to_video"):
+            hook.submit(operation, {"prompt": "a cup"})
+        (found,) = call(hook, "find_tasks", operation="text_to_video", submitted_after=began)
+        assert found.id == sim.ledger()[1]["id"]
+
     def test_the_vendors_own_word_for_an_argument(self, hook: VapHook, sim: Simulator) -> None:
         """`description` is taken for `prompt`, but both at once are a contradiction."""
         hook.submit("text_to_image", {"description": "a cup"})
