@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from itertools import islice
+from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote, unquote
 
 from airflow_media_tasks.hooks.base import MediaHook
@@ -22,6 +23,7 @@ from airflow_media_tasks.hooks.documents import (
 from airflow_media_tasks.hooks.finding import CLOCKS_DISAGREE
 from airflow_media_tasks.hooks.operations import Operation, is_address
 from airflow_media_tasks.task import (
+    MAX_FILES,
     MediaAuthError,
     MediaFile,
     MediaFundsError,
@@ -312,7 +314,7 @@ class AceDataHook(MediaHook):
             return MediaTask(
                 media_task_id, TaskStatus.RUNNING, operation=operation, created_at=created_at, raw=document
             )
-        files = tuple(_files(body, request))
+        files = tuple(islice(_files(body, request), MAX_FILES))
         has_output = any(file.kind != "thumbnail" for file in files)
         word, status = self._verdict(media_task_id, document, body, has_output)
         failed = [item for item in _items_of(body) if _has_failed(item)]
@@ -433,40 +435,53 @@ def _state_words(body: Mapping[str, Any]) -> Iterator[str]:
             yield word
 
 
+_Places: TypeAlias = tuple[Mapping[str, Any], ...]
+
+
 def _files(body: Mapping[str, Any], request: Mapping[str, Any]) -> Iterator[MediaFile]:
     """Every URL of the result that is not an echo of the request, each once, in the provider's order."""
-    urls = list(_urls(body, body))
-    seen = set(_texts(request)) if urls else set()
-    for key, url, owner in urls:
+    seen: set[str] | None = None
+    for key, url, places in _urls(body, (body,)):
+        if seen is None:
+            seen = set(_texts(request))
         if url not in seen:
             seen.add(url)
-            yield _file(key, url, owner)
+            yield _file(key, url, places)
 
 
-def _urls(place: Any, owner: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Key, URL and the item it belongs to, at any depth; items that failed are left out."""
+def _urls(place: Any, places: _Places) -> Iterator[tuple[str, str, _Places]]:
+    """Key, URL and the objects around it, at any depth; items that failed are left out.
+
+    :param places: the objects around *place*, the innermost last.
+    """
     if isinstance(place, list):
         for item in place:
-            yield from _urls(item, owner)
+            yield from _urls(item, places)
     elif isinstance(place, Mapping):
-        if place is not owner:
-            owner = {**owner, **place}
+        if place is not places[-1]:
+            places = (*places, place)
             if _has_failed(place):
                 return
         for key, value in place.items():
             if key == "url" or key.endswith(("_url", "_urls")):
                 given = value if isinstance(value, list) else [value]
-                yield from ((key, url, owner) for url in given if _is_output(key, url))
+                yield from ((key, url, places) for url in given if _is_output(key, url))
             elif key != "request":
-                yield from _urls(value, owner)
+                yield from _urls(value, places)
 
 
 def _is_output(key: str, url: Any) -> bool:
     return isinstance(url, str) and url.startswith(("http://", "https://")) and key != "callback_url"
 
 
-def _file(key: str, url: str, owner: Mapping[str, Any]) -> MediaFile:
+def _file(key: str, url: str, places: _Places) -> MediaFile:
     stem = key.removesuffix("s").removesuffix("_url")
+    said = (
+        "duration",
+        *(f"{before}{word}" for word in ("width", "height", "id") for before in (f"{stem}_", "")),
+    )
+    # What an inner place says outranks what an outer one says.
+    owner = {name: place[name] for place in places for name in said if name in place}
     kind = kind_of_key(key) or kind_of_url(url) or "file"
     width, height = number_at(owner, f"{stem}_width", "width"), number_at(owner, f"{stem}_height", "height")
     # `data[].id` is the video_id that extend and upscale ask for, not the task's id ([O] acedata.md 5).

@@ -243,10 +243,7 @@ class VapHook(MediaHook):
             return super().error_of(reply)
         if cls is None and reply.status < 500 and _MODERATION.search(f"{code} {words}"):
             cls = MediaModerationError
-        error = self.error(cls, reply, code, words)
-        if error.retry_after is None:
-            error.retry_after = number_at(details, "retry_after")
-        return error
+        return self.error(cls, reply, code, words, retry_after=number_at(details, "retry_after"))
 
     def _task(
         self, media_task_id: str, document: Mapping[str, Any], name: str = "", *, submitted: bool = False

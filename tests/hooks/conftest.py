@@ -20,7 +20,11 @@ from .peer import Peer
 
 # These hold assertions and are no test modules themselves.
 pytest.register_assert_rewrite(
-    "tests.hooks.contract", "tests.hooks.input_contract", "tests.hooks.lost_contract"
+    "tests.encoders",
+    "tests.hooks.contract",
+    "tests.hooks.gate_contract",
+    "tests.hooks.input_contract",
+    "tests.hooks.lost_contract",
 )
 
 Call = Callable[..., Any]

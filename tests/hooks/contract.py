@@ -31,12 +31,13 @@ from airflow_media_tasks.task import (
 from tests.test_verification import picture, sample
 
 from .case import KEY, MARK
+from .gate_contract import GateContract
 from .input_contract import InputContract
 from .lost_contract import LostContract
 from .peer import Peer, say
 
 
-class HookContract(InputContract, LostContract):
+class HookContract(InputContract, LostContract, GateContract):
     """Set the attributes of `HookCase` and inherit; what only one provider does is in its own class."""
 
     # Submitting and reading.

@@ -36,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     """Hands each request to the peer's `answer`."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer, sent in two parts, waits 40 ms for an acknowledgement
     server: Peer
     body: bytes
 
