@@ -195,6 +195,9 @@ def test_values_know_neither_airflow_nor_a_provider() -> None:
         ("waiting", ["operators", "sensors", "submission", "storage"]),
         ("hooks.base", ["operators", "sensors", "triggers", "submission", "storage", "waiting"]),
         ("hooks.conversations", ["operators", "sensors", "triggers", "submission", "storage", "hooks.base"]),
+        ("hooks.connections", ["hooks.base", "hooks.conversations"]),
+        ("hooks.replies", ["hooks.base", "hooks.conversations"]),
+        ("hooks.masking", ["hooks.base", "hooks.conversations"]),
         ("hooks.operations", ["operators", "sensors", "triggers", "hooks.base", "hooks.conversations"]),
     ],
 )
