@@ -489,11 +489,13 @@ class _Batch:
                 error = trouble
         if error is not None:
             self.log.warning("request %d: %s", request.number, error)
+        made = task.status is TaskStatus.SUCCEEDED and task.error is None
         self._save(
             request,
             dataclasses.replace(
                 record,
-                phase="finished",
+                # What was made and has not landed is what a clear, too, goes on with.
+                phase="adopted" if made and error is not None else "finished",
                 generation=self._generation,
                 finished_at=result["finished_at"],
                 result=result,
