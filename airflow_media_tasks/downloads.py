@@ -1,8 +1,8 @@
 """From a URL to a local file: from an address that may be asked, whole, and never more than was agreed.
 
 A media URL comes from a provider, so nothing about it is trusted: not where it leads, not how much comes, not
-that it comes at all. No key, cookie or proxy of ours is used, and the connection goes to the very address
-that was checked.
+that it comes at all. No key or cookie of ours is used, and the connection goes to the very address that was
+checked; only where a proxy is the one way out, the proxy finds the address of what is public.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import contextlib
 import functools
 import hashlib
 import ipaddress
+import itertools
+import os
+import re
 import socket
 import ssl
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import tenacity
+from airflow.sdk.log import mask_secret
 
 from airflow_media_tasks import __version__
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, shown
@@ -40,7 +44,15 @@ RETRY_WAIT = 1.0
 _PROGRESS_SECONDS = 10.0
 _INFLATED_BYTES, _INFLATED_RATIO = 64 * 1024**2, 100
 """From so many bytes on, more than so many times what was sent is no media file."""
-_REFUSED = (401, 403, 404, 410)
+_LATER = (407, 408, 416, 425, 429)
+"""Of the statuses from 400 to 499 those that are no word about the URL."""
+_COMPRESSED = ("gzip", "x-gzip", "deflate")
+_UNKNOWN_TO_US = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
+_AT_HOME = ("arpa", "corp", "home", "internal", "intranet", "lan", "local", "localhost", "private")
+_REFUSAL = 4096
+"""Bytes of a refusal that are read."""
+_GZIP = b"\x1f\x8b"
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -48,11 +60,22 @@ _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class UrlRefused(Exception):
-    """The server says that this URL is not, or no longer, good (401, 403, 404, 410)."""
+    """The server says that this URL is not good: not yet, no longer, or not for us (HTTP 4xx).
+
+    :param expired: whether it says so in words; most stores do, of a signature that has run out.
+    """
+
+    def __init__(self, text: str, *, expired: bool) -> None:
+        super().__init__(text)
+        self.expired = expired
 
 
 class _Broken(Exception):
     """This attempt failed; another one may not."""
+
+
+class _NoAddress(_Broken):
+    """Nobody here knows where a host is."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,10 @@ class AllowedHosts:
                     ) from None
                 self._names.add(part)
 
+    def names(self, host: str) -> bool:
+        """Whether *host* is allowed by its name."""
+        return host.lower().rstrip(".") in self._names
+
     def addresses_of(self, host: str, port: int) -> list[str]:
         """Every address of *host*, all of them checked.
 
@@ -102,19 +129,49 @@ class AllowedHosts:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
-            raise _Broken(f"the host {shown(host)} has no address ({error.strerror})") from error
+            raise _NoAddress(f"the host {shown(host)} has no address ({error.strerror})") from error
         except UnicodeError as error:
             raise MediaRequestError(f"{shown(host)} is no host name") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for text in addresses:
             address = ipaddress.ip_address(text)
-            by_name = host.lower().rstrip(".") in self._names
-            if not (by_name or is_public(address) or any(address in network for network in self._networks)):
+            named = self.names(host) or any(address in network for network in self._networks)
+            if not (named or is_public(address)):
                 raise MediaRequestError(
                     f"{shown(host)} is {address}, which is not a public address, and nothing is downloaded "
                     "from there; if it is yours, name it in the setting [media_tasks] allowed_hosts"
                 )
         return addresses
+
+
+def _is_public_name(host: str) -> bool:
+    """Whether *host*, which has no address here, may be one of the internet at large.
+
+    One whose last part is a number is an address in an unusual form; which names stay at home is said by the
+    registry of special-use names, and by what people use.
+    """
+    *above, last = host.lower().rstrip(".").split(".")
+    return bool(above) and last not in _AT_HOME and not re.fullmatch(r"\d+|0x[0-9a-f]*", last)
+
+
+def proxy_of(text: str) -> httpx.Proxy | None:
+    """The proxy that *text* names, `http://user:password@proxy.internal:3128`; None if it is empty.
+
+    :raises MediaRequestError: if it is no such URL. It is not shown, since a password may be in it.
+    """
+    if not text.strip():
+        return None
+    try:
+        proxy = httpx.Proxy(text.strip())
+        if not proxy.url.host or proxy.url.scheme not in ("http", "https"):
+            raise ValueError("no http or https URL")
+    except (httpx.InvalidURL, ValueError):
+        raise MediaRequestError(
+            "the setting [media_tasks] proxy is no http or https URL such as http://proxy.internal:3128"
+        ) from None
+    if proxy.auth is not None:
+        mask_secret(proxy.auth[1])
+    return proxy
 
 
 def is_public(address: Address) -> bool:
@@ -128,17 +185,25 @@ def is_public(address: Address) -> bool:
 
 
 def download(
-    url: str, target: Path, allowed: AllowedHosts, max_size: int, stop: threading.Event, log: Any
+    url: str,
+    target: Path,
+    allowed: AllowedHosts,
+    max_size: int,
+    stop: threading.Event,
+    log: Any,
+    proxy: httpx.Proxy | None = None,
 ) -> Download:
     """Downloads *url* into *target*, in several attempts if need be, going on where one broke.
 
     :param max_size: bytes.
     :param stop: set when nobody wants the file any more.
+    :param proxy: by which everything is asked that is not known here to be private.
     :raises UrlRefused: if the server says that the URL is not good.
     :raises MediaRequestError: if the address may not be asked, or the file is larger than *max_size*.
     :raises MediaProviderError: if no attempt brought the whole file.
     """
-    transfer = _Transfer(url, target, allowed, max_size, stop, log)
+    way = _Way(allowed, proxy)
+    transfer = _Transfer(url, target, way, max_size, stop, log)
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((_Broken, httpx.TransportError)),
         stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(stop),
@@ -157,16 +222,33 @@ def download(
     try:
         return attempts(transfer.attempt)
     except (_Broken, httpx.HTTPError, httpx.InvalidURL) as error:
-        raise MediaProviderError(f"download of {shown(url, 300)} broke: {_words(error)}") from error
+        raise MediaProviderError(
+            f"download of {shown(url, 300)} broke: {_words(error)}{_hint(error, way)}"
+        ) from error
+
+
+def _hint(error: Exception, way: _Way) -> str:
+    """What a proxy may have to do with *error*: one that was asked, or one that was not."""
+    if way.proxy is not None and way.asked_proxy:
+        return f" (by the proxy {way.proxy.url.host}, which the setting [media_tasks] proxy names)"
+    if not isinstance(error, (_NoAddress, httpx.ConnectError, httpx.ConnectTimeout)):
+        return ""
+    named = next((name for name in _PROXIES if os.environ.get(name)), None)
+    if named is None:
+        return ""
+    return (
+        f"; the environment names a proxy ({named}), and files are downloaded by one only if the setting "
+        "[media_tasks] proxy names it"
+    )
 
 
 class _Transfer:
     """One file on its way, over as many attempts as it takes."""
 
     def __init__(
-        self, url: str, target: Path, allowed: AllowedHosts, max_size: int, stop: threading.Event, log: Any
+        self, url: str, target: Path, way: _Way, max_size: int, stop: threading.Event, log: Any
     ) -> None:
-        self._url, self._target, self._allowed = url, target, allowed
+        self._url, self._target, self._way = url, target, way
         self._max_size, self._stop, self._log = max_size, stop, log
         self._begin_again()
 
@@ -182,15 +264,17 @@ class _Transfer:
         headers = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept-Encoding": "identity"}
         if self.size and self._validator:
             headers |= {"Range": f"bytes={self.size}-", "If-Range": self._validator}
-        with _reply(httpx.URL(self._url), headers, self._allowed) as reply:
+        with self._way.reply(httpx.URL(self._url), headers) as reply:
             status = reply.status_code
-            if status in _REFUSED:
-                raise UrlRefused(f"answers HTTP {status}")
-            if status in (408, 429) or status >= 500:
+            if 400 <= status < 500 and status not in _LATER:
+                raise UrlRefused(f"answers HTTP {status}", expired=_says_expired(reply))
+            if status == 407:
+                raise _Broken("HTTP 407, the proxy wants another user or password")
+            if status >= 500 or (status in _LATER and status != 416):
                 raise _Broken(f"HTTP {status}")
             if status == 206 and self._goes_on(reply):
                 self._log.info("%s goes on at byte %d", shown(self._url, 300), self.size)
-            elif status == 200:
+            elif status in (200, 203) or (status == 206 and _is_whole(reply)):
                 self._begin_again()
                 self._total = _whole_number(reply.headers.get("content-length"))
                 self._validator = _validator(reply)
@@ -213,21 +297,23 @@ class _Transfer:
             self.size
             and place.strip().lower().startswith(f"bytes {self.size}-")
             and (etag is None or etag == self._validator or not (self._validator or "").startswith('"'))
-            and "content-encoding" not in reply.headers
+            and not _codings(reply)
             and (self._total is None or _whole_number(total) in (None, self._total))
         )
 
     def _receive(self, reply: httpx.Response) -> None:
         """Appends what comes to the file."""
-        encoding = reply.headers.get("content-encoding", "").strip().lower()
-        chunks = reply.iter_raw()
-        if encoding in ("gzip", "x-gzip", "deflate"):
+        codings = _codings(reply)
+        if len(codings) > 1 or not set(codings).issubset(_COMPRESSED):
+            words = shown(", ".join(codings))
+            raise MediaProviderError(
+                f"{shown(self._url, 300)} comes compressed by {words}, which was not asked for"
+            )
+        first, chunks = _peeked(reply.iter_raw())
+        compressed = bool(codings) and _is_compressed(first)
+        if compressed:
             # Not httpx's own decoder: it unpacks a piece of any size at once.
             self._total, self._validator, chunks = None, None, _inflated(chunks)
-        elif encoding not in ("", "identity"):
-            raise MediaProviderError(
-                f"{shown(self._url, 300)} comes compressed by {shown(encoding)}, which was not asked for"
-            )
         self._check_size(self._total or 0)
         reported = time.monotonic()
         with self._target.open("ab") as part:
@@ -238,7 +324,7 @@ class _Transfer:
                 part.write(chunk)
                 self._digest.update(chunk)
                 self.size += len(chunk)
-                if encoding:
+                if compressed:
                     self._check_ratio(reply.num_bytes_downloaded)
                 if time.monotonic() - reported > _PROGRESS_SECONDS:
                     reported = time.monotonic()
@@ -264,49 +350,82 @@ class _Transfer:
             )
 
 
-@contextlib.contextmanager
-def _reply(url: httpx.URL, headers: dict[str, str], allowed: AllowedHosts) -> Iterator[httpx.Response]:
-    """The answer to a GET, after redirects, each of which is checked as the first address was."""
-    for _ in range(REDIRECTS + 1):
-        if url.scheme not in ("http", "https") or not url.host:
-            raise MediaRequestError(f"only http and https URLs can be downloaded, got {shown(str(url))}")
-        with _ask(url, headers, allowed) as reply:
-            if not reply.has_redirect_location:
-                yield reply
-                return
-            target = url.join(reply.headers["location"])
-        if url.scheme == "https" and target.scheme == "http":
-            raise MediaProviderError(f"{shown(str(url), 300)} redirects from https to http")
-        url = target
-    raise MediaProviderError(f"more than {REDIRECTS} redirects, the last to {shown(str(url), 300)}")
+@dataclass
+class _Way:
+    """How a URL is asked: directly at an address that was checked, or by a *proxy*."""
 
+    allowed: AllowedHosts
+    proxy: httpx.Proxy | None
+    asked_proxy: bool = field(default=False, init=False)
+    """Whether it was the proxy that was asked last."""
 
-@contextlib.contextmanager
-def _ask(url: httpx.URL, headers: dict[str, str], allowed: AllowedHosts) -> Iterator[httpx.Response]:
-    """The answer of *url* itself, from an address that was checked.
+    @contextlib.contextmanager
+    def reply(self, url: httpx.URL, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        """The answer to a GET, after redirects, each of which is checked as the first address was."""
+        for _ in range(REDIRECTS + 1):
+            if url.scheme not in ("http", "https") or not url.host:
+                raise MediaRequestError(f"only http and https URLs can be downloaded, got {shown(str(url))}")
+            with self._ask(url, headers) as reply:
+                if not reply.has_redirect_location:
+                    yield reply
+                    return
+                target = url.join(reply.headers["location"])
+            if url.scheme == "https" and target.scheme == "http":
+                raise MediaProviderError(f"{shown(str(url), 300)} redirects from https to http")
+            url = target
+        raise MediaProviderError(f"more than {REDIRECTS} redirects, the last to {shown(str(url), 300)}")
 
-    The client is new each time, so that no cookie goes along, and no connection on which the certificate of
-    one name was checked is used for another name at the same address.
-    """
-    addresses = allowed.addresses_of(url.host, url.port or (443 if url.scheme == "https" else 80))
-    with httpx.Client(verify=_tls(), trust_env=False, timeout=TIMEOUT) as client:
-        for number, address in enumerate(addresses, 1):
-            request = client.build_request(
-                "GET",
-                url.copy_with(host=address, userinfo=b""),
-                headers={**headers, "Host": url.netloc.decode("ascii")},
-                extensions={"sni_hostname": url.raw_host.decode("ascii").rstrip(".")},
-            )
+    @contextlib.contextmanager
+    def _ask(self, url: httpx.URL, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        """The answer of *url* itself.
+
+        The client is new each time, so that no cookie goes along, and no connection on which the certificate
+        of one name was checked is used for another name at the same address.
+        """
+        addresses = self._addresses_of(url)
+        proxy = None if addresses else self.proxy
+        self.asked_proxy = proxy is not None
+        with httpx.Client(verify=_tls(), trust_env=False, timeout=TIMEOUT, proxy=proxy) as client:
+            if not addresses:
+                reply = client.send(
+                    client.build_request("GET", url.copy_with(userinfo=b""), headers=headers), stream=True
+                )
+            for number, address in enumerate(addresses, 1):
+                request = client.build_request(
+                    "GET",
+                    url.copy_with(host=address, userinfo=b""),
+                    headers={**headers, "Host": url.netloc.decode("ascii")},
+                    extensions={"sni_hostname": url.raw_host.decode("ascii").rstrip(".")},
+                )
+                try:
+                    reply = client.send(request, stream=True)
+                    break
+                except (httpx.ConnectError, httpx.ConnectTimeout):
+                    if number == len(addresses):
+                        raise
             try:
-                reply = client.send(request, stream=True)
-                break
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                if number == len(addresses):
-                    raise
+                yield reply
+            finally:
+                reply.close()
+
+    def _addresses_of(self, url: httpx.URL) -> list[str]:
+        """Where *url* is asked; nothing if the proxy finds the way.
+
+        What is private is allowed or refused as ever, and never the proxy's, as far as this machine can tell.
+        """
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if self.proxy is None:
+            return self.allowed.addresses_of(url.host, port)
         try:
-            yield reply
-        finally:
-            reply.close()
+            addresses = self.allowed.addresses_of(url.host, port)
+        except _NoAddress:
+            if not (self.allowed.names(url.host) or _is_public_name(url.host)):
+                raise MediaRequestError(
+                    f"{shown(url.host)} is no name of the public internet, and the proxy is not asked for "
+                    "it; if it is yours, name it in the setting [media_tasks] allowed_hosts"
+                ) from None
+            return []
+        return [] if all(is_public(ipaddress.ip_address(one)) for one in addresses) else addresses
 
 
 @functools.cache
@@ -334,6 +453,44 @@ def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 break
     if not unpacker.eof:
         raise _Broken("the compressed data end too early")
+
+
+def _codings(reply: httpx.Response) -> list[str]:
+    """What the body is coded by; words that name no coding (aws-chunked, utf-8) are left in many uploads."""
+    words = reply.headers.get("content-encoding", "").lower().split(",")
+    return [word.strip() for word in words if word.strip() in (*_COMPRESSED, *_UNKNOWN_TO_US)]
+
+
+def _peeked(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes of *chunks*, two at least if there are so many, and all of them."""
+    first = b""
+    for chunk in chunks:
+        first += chunk
+        if len(first) >= len(_GZIP):
+            break
+    return first, itertools.chain([first], chunks)
+
+
+def _is_compressed(first: bytes) -> bool:
+    """Whether what begins so is gzip or zlib, as no media file does."""
+    number = int.from_bytes(first[:2], "big")
+    return first.startswith(_GZIP) or (number % 31 == 0 and number >> 8 & 15 == zlib.DEFLATED)
+
+
+def _says_expired(reply: httpx.Response) -> bool:
+    """Whether a refusal speaks of expiry; not in a page for people, which may speak of anything."""
+    said = b""
+    with contextlib.suppress(httpx.HTTPError):
+        said = next(reply.iter_raw(), b"")[:_REFUSAL].lower()
+    return b"expired" in said and b"<html" not in said
+
+
+def _is_whole(reply: httpx.Response) -> bool:
+    """Whether a partial *reply* is all there is, as far as it says."""
+    match = re.fullmatch(
+        r"bytes 0-(\d{1,18})/(\d{1,18}|\*)", reply.headers.get("content-range", "bytes 0-0/*")
+    )
+    return match is not None and match[2] in ("*", str(int(match[1]) + 1))
 
 
 def _validator(reply: httpx.Response) -> str | None:

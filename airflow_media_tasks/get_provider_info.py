@@ -49,7 +49,10 @@ def get_provider_info() -> dict[str, Any]:
         "cli": ["airflow_media_tasks.cli.get_cli_commands"],
         "config": {
             "media_tasks": {
-                "description": "Where media files may be downloaded from, and how large they may be.",
+                "description": (
+                    "How media files are downloaded, from where, how large they may be, and from where the "
+                    "gallery sends them."
+                ),
                 "options": {
                     "allowed_hosts": {
                         "description": (
@@ -61,12 +64,44 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "cdn.internal, 10.2.0.0/16",
                         "default": "",
                     },
+                    "proxy": {
+                        "description": (
+                            "HTTP proxy by which files are downloaded whose hosts are not known to be "
+                            "private; it may have a user name and a password."
+                        ),
+                        "version_added": "0.2.0",
+                        "type": "string",
+                        "example": "http://proxy.internal:3128",
+                        "default": "",
+                        "sensitive": True,
+                    },
                     "max_file_size": {
                         "description": "Bytes that one downloaded file may have.",
                         "version_added": "0.1.0",
                         "type": "integer",
                         "example": None,
                         "default": "2147483648",
+                    },
+                    "decoder_memory": {
+                        "description": (
+                            "Bytes of memory that decoding one landed file may take. A worker needs as much "
+                            "beside its own; a file that needs more lands, and is not checked."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "536870912",
+                    },
+                    "gallery_roots": {
+                        "description": (
+                            "Places from which the API server sends landed files to the gallery: object "
+                            "storage paths, separated by commas. A store is asked with the connection that "
+                            "is named here. With none, no landed file is sent."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://my_conn@films/media, file:///srv/media",
+                        "default": "",
                     },
                 },
             }

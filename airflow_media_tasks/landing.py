@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
-from airflow_media_tasks import provenance, storage
+from airflow_media_tasks import provenance
+from airflow_media_tasks.destinations import Destination
 from airflow_media_tasks.records import Place
 from airflow_media_tasks.task import MediaTaskError
 
@@ -21,10 +22,18 @@ class LandsMedia(BaseOperator):
 
     _documents: Sequence[Mapping[str, Any]] = ()
 
-    def place_of(self, context: Context, path: str, conn_id: str | None = None) -> storage.Destination:
-        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there."""
+    def place_of(
+        self, context: Context, path: str, conn_id: str | None = None, request: int | None = None
+    ) -> Destination:
+        """Where this task instance's files go. Raises MediaRequestError if nothing can be written there.
+
+        :param request: number of the request in a batch, whose files they are.
+        """
         place = Place.of(context)
-        return storage.Destination(path, {**place.named(), "map_index": max(place.map_index, 0)}, conn_id)
+        number: int | str = max(place.map_index, 0)
+        if request is not None:
+            number = request if place.map_index < 0 else f"{place.map_index}-{request}"
+        return Destination(path, {**place.named(), "map_index": number}, conn_id)
 
     @property
     def is_heard(self) -> bool:

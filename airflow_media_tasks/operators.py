@@ -17,12 +17,13 @@ from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
-from airflow_media_tasks.records import Entries, KeepsRecords, Record
+from airflow_media_tasks.records import Entries, KeepsRecords, Record, moment_of
 from airflow_media_tasks.retries import MediaRetryPolicy
-from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, finish, once, submitted_at
+from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, ask, finish, once
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
     MediaExpiredError,
+    MediaNotFoundError,
     MediaRateLimitError,
     MediaRequestError,
     MediaTask,
@@ -32,7 +33,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
-from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
+from airflow_media_tasks.waiting import WaitsForMediaTask, poll_interval_of, seconds
 
 
 __all__ = [
@@ -114,7 +115,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         self.operation = operation
         self.arguments = arguments
         self.media_conn_id = media_conn_id
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = poll_interval_of(poll_interval)
         self.timeout = seconds("timeout", timeout)
         self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
         self.deferrable = deferrable
@@ -178,7 +179,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
             deadline=now + min(limits),
             queue_deadline=queue_deadline,
             operation=name,
-            submitted_at=submitted_at(record),
+            submitted_at=moment_of(record),
         )
 
     def _next_turn(self, turn: Turn, error: MediaTaskError) -> Turn:
@@ -215,6 +216,8 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
             before, _ = Entries(context).load()
             record = finish(context, task, handed_over=not lands)
             cost = self._cost(context, task, record, known=before is not None and bool(before.finished_at))
+        elif isinstance(task.error, (MediaNotFoundError, MediaRequestError)):
+            ask(context, task)
         result = super().result(context, task)
         if record is not None:
             arguments = record.arguments or {}
@@ -253,17 +256,24 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     ) -> dict[str, Any]:
         """*result* with where its files are now."""
         try:
-            documents = storage.land(storage.made_of(result), self.place_of(context, save_to), self.log)
+            documents = storage.land(
+                storage.made_of(result, [self.media_conn_id]),
+                self.place_of(context, save_to),
+                self.log,
+                store=context["task_state_store"],
+            )
         except MediaExpiredError:
             # Nothing is left to hand over: who clears the task wants a new one.
             finish(context, task)
             raise
+        except MediaTaskError:
+            # A retry and a clear go on landing it; a person may prefer a new one.
+            ask(context, task)
+            raise
         finish(context, task)
-        landed = {file["index"]: file for file in documents[0]["files"]}
-        paths = [file["path"] for file in landed.values()]
-        files = [{**file, **landed.get(index, {})} for index, file in enumerate(result["files"])]
+        paths = [file["path"] for file in documents[0]["files"]]
         self.tell_of(context, documents)
-        return {**result, "files": files, "path": paths[0], "paths": paths}
+        return {**storage.with_landed(result, documents[0]), "path": paths[0], "paths": paths}
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As of `BaseOperator`; where the trigger was lost, the provider's task is not.
@@ -481,6 +491,9 @@ class DownloadMediaOperator(LandsMedia):
         ... before the extension.
     :param destination_conn_id: Airflow connection of the object store, default that of the path
         (`s3://my_conn@bucket/...`).
+    :param media_conn_id: connection of the account that made the files, to ask it for fresh URLs where theirs
+        have died (templated); default the one that *media* names, if a task of
+        this DAG has it as its own.
     :param retry_policy: default `MediaRetryPolicy`.
     :raises MediaExpiredError: if a file is gone for good.
     :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
@@ -488,7 +501,7 @@ class DownloadMediaOperator(LandsMedia):
     :raises MediaProviderError: if what comes is broken, cut off, or not what it claims to be.
     """
 
-    template_fields: Sequence[str] = ("media", "destination", "destination_conn_id")
+    template_fields: Sequence[str] = ("media", "destination", "destination_conn_id", "media_conn_id")
     ui_color = "#d7f0e3"
 
     def __init__(
@@ -497,6 +510,7 @@ class DownloadMediaOperator(LandsMedia):
         media: Any,
         destination: str,
         destination_conn_id: str | None = None,
+        media_conn_id: str | None = None,
         retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
@@ -504,13 +518,33 @@ class DownloadMediaOperator(LandsMedia):
         self.media = media
         self.destination = destination
         self.destination_conn_id = destination_conn_id
+        self.media_conn_id = media_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Downloads up to four files at once."""
         with self.errors_shown(context):
-            made = storage.made_of(self.media)
+            made = storage.made_of(self.media, self._connections(context))
             place = self.place_of(context, self.destination, self.destination_conn_id)
-            documents = storage.land(made, place, self.log)
+            documents = storage.land(made, place, self.log, store=context["task_state_store"])
         self.tell_of(context, documents)
         files = [file for document in documents for file in document["files"]]
         return {"path": files[0]["path"], "paths": [file["path"] for file in files], "files": files}
+
+    def _connections(self, context: Context) -> list[str]:
+        """Those that the DAG's author wrote: this task's own, else those of all tasks of the DAG."""
+        if self.media_conn_id is not None:
+            return [self.media_conn_id]
+        dag: Any = context.get("dag")
+        found: dict[str, None] = {}
+        for task in () if dag is None else dag.tasks:
+            written = getattr(task, "partial_kwargs", vars(task)).get("media_conn_id")
+            try:
+                rendered = self.render_template(written, context, self.get_template_env(dag))
+            except Exception:  # a template of another task may need what only that one has
+                self.log.info(
+                    "media_conn_id %s of %s is not known here", shown(written), task.task_id, exc_info=True
+                )
+                continue
+            if isinstance(rendered, str):
+                found[rendered] = None
+        return list(found)

@@ -19,12 +19,15 @@ from dataclasses import replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from airflow_media_tasks.accounts import LIMITS, Account
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.hooks.conversations import SENSELESS
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaNotFoundError,
     MediaProviderError,
     MediaRateLimitError,
+    MediaRequestError,
     MediaTask,
     MediaTaskError,
 )
@@ -37,10 +40,9 @@ NOT_FOUND_GRACE = 120.0
 """Seconds for which a task that the provider does not show may still appear ([3] vap.md 4)."""
 UNREADABLE_GRACE = 600.0
 """Seconds for which a task may be refused or unreadable before its waiter is told to give up."""
-LONGEST_PAUSE = 120.0
-"""Seconds between two questions to an account that does not answer, at most."""
-OUTAGE_AFTER = 3
-"""Failed requests in a row after which the account, not a task, is taken to be the trouble."""
+SHORTEST_INTERVAL = 1.0
+"""Seconds between two looks at a task, at least."""
+LONGEST_INTERVAL = 86400.0
 HOOK_LIFETIME = 600.0
 """Seconds for which a connection, once looked up, is taken to be unchanged."""
 SWEEP_FROM = 20
@@ -74,15 +76,15 @@ class Poller:
     are looked for in its list first, and those it does not show are asked for by themselves, less often.
 
     A task is first looked at when it can be done, and one that is late is asked for less and less often. A
-    failed request delays its own tasks only; when several fail in a row, or the provider says 429, the whole
-    account pauses, longer each time, and the outage and its end are logged once.
+    failed request delays its own tasks only, and ends the wait of a task that alone cannot be read, unless
+    the `Account` is the trouble: then nobody is asked for as long as that pauses.
     """
 
     _of_loop: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
 
     def __init__(self, media_conn_id: str) -> None:
         self.media_conn_id = media_conn_id
-        self.trouble: str | None = None
+        self.account = Account(media_conn_id)
         self._count = 0
         self._groups: dict[str, Group] = {}
         self._paces: dict[str, Pace] = {}
@@ -93,10 +95,8 @@ class Poller:
         self._next_request = 0.0
         self._round = 0
         self._round_ends = 0.0
-        self._paused_until = 0.0
+        self._postponed: set[Watch] = set()
         self._hook_until = 0.0
-        self._failures = 0
-        self._failed_at = 0.0
         # The poller's own lines must not land in the log file of the trigger that happened to start it.
         self._loop_task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
 
@@ -111,6 +111,7 @@ class Poller:
     ) -> tuple[Poller, Watch]:
         """Begins to ask about a task; call `forget` when done.
 
+        :param interval: seconds between two looks; `SHORTEST_INTERVAL` if it is less or no number.
         :param submitted_at: unix seconds, or None if it is not known.
         """
         loop = asyncio.get_running_loop()
@@ -119,13 +120,17 @@ class Poller:
         if poller is None:
             poller = pollers[media_conn_id] = cls(media_conn_id)
         submitted = None if submitted_at is None else loop.time() - max(time.time() - submitted_at, 0.0)
+        # In this order, what is no number is the shortest.
+        interval = float(min(max(SHORTEST_INTERVAL, interval), LONGEST_INTERVAL))
         watch = Watch(media_task_id, interval, operation, submitted)
         key = MediaHook.group_of(media_task_id)
+        first = poller._first_look(watch, loop.time() + min(interval, SOONEST))
         group = poller._groups.setdefault(key, Group(key))
         group.watches.setdefault(media_task_id, []).append(watch)
         poller._count += 1
-        soon = loop.time() + min(interval, SOONEST)
-        group.schedule(watch, poller._first_look(watch, soon))
+        group.schedule(watch, first)
+        if submitted is not None:
+            poller.account.accepted(submitted)
         poller._wake()
         return poller, watch
 
@@ -153,6 +158,15 @@ class Poller:
         if pace is None:
             return None
         return statistics.median(pace.seen) if pace.seen else pace.expected or None
+
+    def next_look(self, watch: Watch) -> float:
+        """When the task of *watch* is asked for next, in seconds of the event loop's clock."""
+        now = asyncio.get_running_loop().time()
+        group = self._groups.get(MediaHook.group_of(watch.media_task_id))
+        due = now if math.isnan(watch.due) else watch.due
+        if group is not None and group.next_sweep is not None:
+            due = min(due, group.next_sweep) if group.next_sweep < math.inf else now
+        return max(due, now, self.account.asked_from)
 
     # When to ask.
 
@@ -259,11 +273,11 @@ class Poller:
             while self._count and loop.time() < self._hook_until:
                 now = loop.time()
                 due, key = self._earliest(hook, now)
-                start = max(due, self._next_request, self._paused_until)
+                start = max(due, self._next_request, self.account.asked_from)
                 if start > now:
                     # What falls due within a burst goes out together.
                     await self._sleep(max(min(start, self._hook_until) - now, BURST))
-                elif len(self._requests) >= (1 if self.trouble else hook.max_connections):
+                elif len(self._requests) >= (1 if self.account.trouble else hook.max_connections):
                     await self._sleep(None)
                 else:
                     self._ask_next(hook, key, due, now)
@@ -332,10 +346,11 @@ class Poller:
         """When something is due next, and in which group; infinity while all questions are under way."""
         best = (math.inf, "")
         for key, group in self._groups.items():
-            due = group.earliest()
             if self._sweeps(hook, group, now) and group.next_sweep is not None:
-                # While its list is being read, the tasks of a group are not asked for by themselves.
-                due = min(due, group.next_sweep) if group.next_sweep < math.inf else math.inf
+                # However long its list takes to read: what the list was silent about is asked for in time.
+                due = min(group.earliest(only_swept=True), group.next_sweep)
+            else:
+                due = group.earliest()
             best = min(best, (due, key))
         return best
 
@@ -347,26 +362,48 @@ class Poller:
     # What becomes of the answers.
 
     async def _ask(self, hook: MediaHook, group: Group, batch: list[Watch]) -> None:
+        ids = dict.fromkeys(watch.media_task_id for watch in batch)
         answers: dict[str, MediaTask | MediaTaskError]
+        spoilt = own = False
         sent = asyncio.get_running_loop().time()
         try:
-            answers = await hook.aread_tasks(dict.fromkeys(watch.media_task_id for watch in batch))
+            answers = await hook.aread_tasks(ids)
         except Exception as raised:  # noqa: BLE001  # whatever it is, it must not strand a batch
-            error = self._failed(hook, raised, sent)
-            answers = dict.fromkeys((watch.media_task_id for watch in batch), error)
-            if len(batch) > 1 and not self.trouble:
-                # One task may be what spoils the answer: ask for it in ever smaller company.
-                for watch in batch:
-                    watch.company = max(len(batch) // 2, 1)
+            error = (
+                raised
+                if isinstance(raised, MediaTaskError)
+                else MediaProviderError(f"{raised!r:.300}", code=SENSELESS)
+            )
+            # No single task is likely to make nonsense of an answer for many.
+            own = all(self.account.is_own(watch, error) for watch in batch) and (
+                len(ids) == 1 or error.code != SENSELESS
+            )
+            if not own:
+                self._failed(error, sent)
+            answers = dict.fromkeys(ids, error)
+            spoilt = len(ids) > 1
         else:
-            self._answered(sent)
+            # What was refused before it was sent says nothing of the account.
+            if not all(isinstance(answer, MediaRequestError) for answer in answers.values()):
+                self._answered(sent)
         now = asyncio.get_running_loop().time()
         # One jitter for the batch keeps its tasks together.
         jitter = random.uniform(1.0, 1.1)  # noqa: S311  # spreads requests, guards nothing
         rounds = UNSEEN_ROUNDS if self._sweeps(hook, group, now) else 1
         for watch in batch:
-            self._tell(watch, answers[watch.media_task_id], now)
-            self._again(group, watch, now, jitter, rounds)
+            answer = answers[watch.media_task_id]
+            self._tell(watch, answer, now, spoilt)
+            if spoilt and not isinstance(answer, LIMITS):
+                # One task may be what spoils the answer for all: ask for it in ever smaller company.
+                watch.company = len(ids) // 2
+            if own and spoilt:
+                group.schedule(watch, now)
+            elif self.account.asked_from > now and not isinstance(answer, MediaTask):
+                # The next question is about another task if one is due, for this one may be the trouble.
+                self._postponed.add(watch)
+                group.schedule(watch, self.account.asked_from)
+            else:
+                self._again(group, watch, now, jitter, rounds)
 
     async def _sweep(self, hook: MediaHook, group: Group) -> None:
         """Looks for the group's tasks in the provider's lists, as long as their pages are worth reading."""
@@ -400,10 +437,10 @@ class Poller:
         except Exception as raised:  # noqa: BLE001  # as for a batch
             # Whether the account is the trouble or only its list: asking for each task by itself will tell.
             if isinstance(raised, MediaRateLimitError):
-                self._failed(hook, raised, sent)
+                self._failed(raised, sent)
             else:
                 log.info("%s: the list of %r cannot be read: %s", self.media_conn_id, group.key, raised)
-            group.no_list_until = max(loop.time(), self._paused_until) + UNSEEN_ROUNDS * interval
+            group.no_list_until = max(loop.time(), self.account.asked_from) + UNSEEN_ROUNDS * interval
             group.next_sweep = None
             return
         self._answered(sent)
@@ -415,8 +452,8 @@ class Poller:
         group.next_sweep = max(sent + max(interval - took - max(took - before, 0.0), interval / 2), now)
         for watch in group.pop_due(now):
             # The list has answered for it, if only by its silence; from now on that is not enough.
-            rounds = 0.0 if watch.swept else UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below
-            watch.swept = True
+            watch.swept, watch.asked_at = True, now
+            rounds = UNSEEN_ROUNDS * random.uniform(0.5, 1.0)  # noqa: S311  # as below
             group.schedule(watch, now + watch.interval * rounds)
 
     def _end_sweeps(self, group: Group) -> None:
@@ -439,10 +476,17 @@ class Poller:
             awaited += bool(watches)
         return awaited
 
-    def _tell(self, watch: Watch, answer: MediaTask | MediaTaskError, now: float) -> None:
+    def _tell(
+        self, watch: Watch, answer: MediaTask | MediaTaskError, now: float, spoilt: bool = False
+    ) -> None:
+        """Notes what came of asking for the task of *watch*, and wakes its waiter if that changes anything.
+
+        :param spoilt: whether one error stands for all that were asked for together.
+        """
         watch.asked += 1
+        watch.asked_at = now
         if isinstance(answer, MediaTask):
-            watch.company = watch.failing_since = None
+            watch.company = watch.failed_at = watch.own_trouble_since = watch.failure = None
             before = watch.task
             if before is None or _shown(before) != _shown(answer):
                 # The provider's document has been read; ten thousand of them need not be kept.
@@ -454,54 +498,39 @@ class Poller:
             if before is None or before.status != answer.status:
                 watch.tell()
             return
-        if self.trouble and not isinstance(answer, MediaAuthError):
-            # The account is the trouble, not the task. A refused key, though, does not mend by waiting.
-            watch.failing_since = None
-            return
-        if watch.failing_since is None:
-            watch.failing_since = now
+        since = self.account.refused_since if isinstance(answer, MediaAuthError) else None
+        if not spoilt:
+            if self.account.is_own(watch, answer):
+                if watch.own_trouble_since is None:
+                    watch.own_trouble_since = now
+                since = watch.own_trouble_since
+                if answer.code == SENSELESS and not self.account.answers_since(since):
+                    # It may be a page that stands before the whole account.
+                    since = None
+            watch.failed_at, watch.failure = now, answer.message
         grace = NOT_FOUND_GRACE if isinstance(answer, MediaNotFoundError) else UNREADABLE_GRACE
-        if now - watch.failing_since >= grace:
+        # An outage mends by waiting. A key that stays refused does not, nor a task that alone cannot be read.
+        if since is not None and now - since >= grace:
             watch.error = answer
             watch.tell()
 
-    def _failed(self, hook: MediaHook, raised: Exception, sent: float) -> MediaTaskError:
-        error = raised if isinstance(raised, MediaTaskError) else MediaProviderError(f"{raised!r:.300}")
+    def _failed(self, error: MediaTaskError, sent: float) -> None:
         now = asyncio.get_running_loop().time()
-        # Requests that were under way together fail together: that is one failure, not several in a row.
-        if sent >= self._failed_at:
-            self._failures += 1
-            self._failed_at = now
+        self.account.failed(error, sent, now, self._count)
         if isinstance(error, MediaAuthError):
             # The key may have been changed: look at the connection again before the next question.
             self._hook_until = min(self._hook_until, now)
-        if self._failures < OUTAGE_AFTER and not isinstance(error, (MediaRateLimitError, MediaAuthError)):
-            return error
-        if self.trouble is None:
-            log.warning(
-                "%s (%s): status requests fail, %d tasks keep waiting and nothing is lost: %s",
-                self.media_conn_id,
-                hook.conn_type,
-                self._count,
-                error,
-            )
-        self.trouble = error.message
-        pause = max(error.retry_after or 0.0, min(2.0 ** min(self._failures, 10), LONGEST_PAUSE))
-        pause *= random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
-        self._paused_until = max(self._paused_until, now + pause)
-        return error
 
     def _answered(self, sent: float) -> None:
-        # What was under way when the trouble began says nothing of its end.
-        if sent < self._failed_at:
+        if not self.account.answered(sent):
             return
-        self._failures = 0
-        if self.trouble is not None:
-            log.info("%s: status requests are answered again", self.media_conn_id)
-            self.trouble = None
-            self._paused_until = 0.0
-            for watch in self._all():
-                watch.company = watch.failing_since = None
+        now = asyncio.get_running_loop().time()
+        for group in self._groups.values():
+            for watch in group:
+                watch.own_trouble_since = None
+                if watch in self._postponed:
+                    group.schedule(watch, now + watch.interval * random.random())  # noqa: S311  # as above
+        self._postponed.clear()
 
 
 def _shown(task: MediaTask) -> tuple[object, ...]:

@@ -14,15 +14,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+import secrets
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, Context
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from airflow_media_tasks.task import MediaTask, MediaTaskError, shown
@@ -34,11 +38,21 @@ SUBMISSIONS = Asset(name="airflow-media-tasks submissions", uri="media-tasks://s
 """Whose state store is the second home. Neither its name nor its URI may ever change: Airflow would make one
 of the two inactive, and fail every task that has it as an inlet."""
 
-PAGE = 100
-"""Records of a batch in one entry: as many as stay below 60 KB, whatever ids a provider gives."""
+PAGE = 64
+"""Records of a batch in one entry: as many as stay below 60 KiB, whatever ids a provider gives."""
 KEY_LENGTH = 20
 """Hex digits of a fingerprint by which a batch knows a request."""
 PHASES = ("intent", "submitted", "finished", "adopted", "abandoned", "refused")
+
+_TEXT_KEPT = 2000
+_REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_AMOUNT = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?")
+_MOST = 1_000_000
+"""Clears, and submissions between two of them, that a record can tell of."""
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}(-[0-9]{{1,7}})?")
+_OLDEST = datetime(2020, 1, 1, tzinfo=timezone.utc)
+_CLOCKS_DISAGREE = timedelta(minutes=5)
+"""By which a worker's clock may be ahead of the next one's; a record from further ahead is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Record:
     :param provider: connection type.
     :param arguments: as submitted, see `recordable`; for people to read, nothing is submitted from them.
     :param media_task_id: the provider's task, from `submitted` on.
-    :param asked_at: ISO 8601, UTC; when a person was asked what became of it. Only then an answer counts.
+    :param asked_at: ISO 8601, UTC; since when a person is asked what became of it, see `answers`.
     :param finished_at: ISO 8601, UTC; when we learned that it has ended.
     :param result: the task's dict, where it was complete in the submission's own reply and perhaps
         cannot be asked for again.
@@ -95,17 +109,45 @@ class Record:
     made: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be acted upon: others, too, may write to the store."""
-        if self.phase not in PHASES:
-            raise ValueError(f"phase {shown(self.phase)} is none of {', '.join(PHASES)}")
-        texts = (self.fingerprint, self.client_ref, self.submitted_after, self.media_conn_id, self.operation)
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a value that must be a text is none")
-        if not all(type(number) is int for number in (self.generation, self.number)):
-            raise ValueError("'generation' and 'number' must be whole numbers")
-        datetime.fromisoformat(self.submitted_after)
-        if self.media_task_id is None and self.phase not in ("intent", "abandoned", "refused"):
-            raise ValueError(f"it is {self.phase} without a media_task_id")
+        """Raises ValueError for what no worker of ours has written: over REST, others can write records.
+
+        Every field is checked, and its range: what stands here decides about money and waiting.
+        """
+        has_task = self.media_task_id is not None
+        good = {
+            "phase": self.phase in PHASES,
+            "generation": _is_count(self.generation, 0),
+            "number": _is_count(self.number, 0 if self.phase == "refused" else 1),
+            "fingerprint": _is_text(self.fingerprint, 128),
+            "client_ref": _is_reference(self.client_ref) or (self.phase, self.client_ref) == ("refused", ""),
+            "submitted_after": _is_time(self.submitted_after),
+            "media_conn_id": _is_text(self.media_conn_id, 250),
+            "operation": _is_text(self.operation, 250),
+            "provider": self.provider is None or _is_text(self.provider, 250),
+            "arguments": self.arguments is None or _is_object(self.arguments),
+            "media_task_id": _is_text(self.media_task_id, 512)
+            if has_task
+            else self.phase in ("intent", "abandoned", "refused"),
+            "finished_at": self.finished_at is None or _is_time(self.finished_at),
+            "result": self.result is None
+            or (_is_object(self.result) and has_task and self.result.get("id") == self.media_task_id),
+            "error": self.error is None
+            or (
+                _is_object(self.error)
+                and all(isinstance(self.error.get(name), str) for name in ("type", "message"))
+            ),
+            "spent": self.spent is None or _is_spent(self.spent),
+            "held": self.held is None or _is_amount(self.held),
+            "key": self.key is None or (_is_key(self.key)),
+            "failure": self.failure is None or _is_text(self.failure, 100),
+            "made": self.made is None or _is_count(self.made, 0),
+            "asked_at": self.asked_at is None or _is_time(self.asked_at),
+        }
+        for name, is_good in good.items():
+            if not is_good:
+                raise ValueError(f"{name} cannot be {shown(getattr(self, name))} where it is {self.phase}")
+        if has_task and self.phase in ("intent", "refused"):
+            raise ValueError(f"it is {self.phase} with a media_task_id, {shown(self.media_task_id)}")
         if self.result is not None:
             MediaTask.from_dict(self.result)
 
@@ -119,7 +161,7 @@ class Record:
         known = [field.name for field in dataclasses.fields(cls)]
         try:
             return cls(**{name: stored[name] for name in known if name in stored})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise MediaTaskError(
                 f"the record {name!r} in this task's state store cannot be read, so nothing is submitted: "
                 f"{error}; it holds {shown(stored, 300)}"
@@ -132,34 +174,6 @@ class Record:
 
 NO_COPY = ("arguments", "result", "error")
 """What of a record is not in the second home: prompts and URLs."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a person has said about a submission whose outcome nobody knows.
-
-    It is an entry of its own, which a worker never writes, as a person never writes a record.
-
-    :param media_task_id: what it became, or None to give it up and submit anew.
-    """
-
-    media_task_id: str | None
-
-    @classmethod
-    def of(cls, value: Any) -> Answer:
-        """The answer in a stored *value*. Raises MediaTaskError for anything else: nothing is sent then."""
-        said = value if isinstance(value, Mapping) else {}
-        media_task_id = said.get("media_task_id")
-        if said.get("decision") == "resubmit" and media_task_id is None:
-            return cls(None)
-        if said.get("decision") == "adopt" and isinstance(media_task_id, str) and media_task_id:
-            return cls(media_task_id)
-        raise MediaTaskError(f"the answer in this task's state store is none: {shown(value)}")
-
-
-def answer_name(client_ref: str) -> str:
-    """The entry in which the answer to the question about this submission is."""
-    return f"{KEY}.answer.{client_ref}"
 
 
 def key_of(fingerprint: str, seen: Counter[str]) -> str:
@@ -319,9 +333,103 @@ class Entries:
         self.write(KEY, stored, {name: value for name, value in stored.items() if name not in NO_COPY})
         return record
 
-    def answer(self, record: Record) -> Answer | None:
-        """What a person has said about the open question of *record*, or None."""
-        if record.phase != "intent" or record.asked_at is None:
-            return None
-        value = self.read(answer_name(record.client_ref))
-        return None if value is None else Answer.of(value)
+
+def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]) -> str:
+    """Hash of a request: two tries with the same one ask for the same thing."""
+    request = json.dumps([media_conn_id, operation, arguments], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(request.encode()).hexdigest()
+
+
+def recordable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """*arguments* for people to read: a text of over 2,000 characters becomes its beginning and its length.
+
+    A picture given in base64 belongs neither in the metadata database nor beside a file.
+    """
+
+    def short(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > _TEXT_KEPT:
+            return f"{value[:200]}... ({len(value)} characters)"
+        if isinstance(value, Mapping):
+            return {name: short(part) for name, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [short(part) for part in value]
+        return value
+
+    return {name: short(value) for name, value in arguments.items()}
+
+
+def new_reference() -> str:
+    """Our name for a submission that is about to be made; who knows the others does not know this one."""
+    return f"amt-{secrets.token_hex(16)}"
+
+
+def threads(most: int) -> int:
+    """How many threads, of *most*, may ask Airflow at once, for records or connections.
+
+    A worker's channel to its supervisor has a lock. Under `dag.test()` there is none: Airflow takes the
+    channel away while it answers on it (`set_supervisor_comms` in 3.3.2), from whoever asks meanwhile.
+    """
+    from airflow.sdk.execution_time.supervisor import (  # noqa: PLC0415  # a DAG's file need not read it
+        InProcessSupervisorComms,
+    )
+
+    channel = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return 1 if isinstance(channel, InProcessSupervisorComms) else most
+
+
+def asked(record: Record) -> Record:
+    """*record*, from now on asking a person what became of it."""
+    return dataclasses.replace(record, asked_at=now().isoformat())
+
+
+def now() -> datetime:
+    """The present time, UTC."""
+    return datetime.fromtimestamp(time.time(), timezone.utc)
+
+
+def moment_of(record: Record) -> float:
+    """When it was submitted, in unix seconds by our clock; never in the future."""
+    return min(datetime.fromisoformat(record.submitted_after).timestamp(), time.time())
+
+
+def _is_text(value: Any, most: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) and _KEY.fullmatch(value) is not None
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= _MOST
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _is_time(value: Any) -> bool:
+    if not isinstance(value, str) or len(value) > 40:
+        return False
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    if moment.tzinfo is None:
+        return False
+    return _OLDEST <= moment <= now() + _CLOCKS_DISAGREE
+
+
+def _is_spent(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"amount", "unit"}:
+        return False
+    unit = value["unit"]
+    return _is_amount(value["amount"]) and isinstance(unit, str) and 0 < len(unit) <= 1000
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, str) and _AMOUNT.fullmatch(value) is not None

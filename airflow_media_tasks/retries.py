@@ -12,13 +12,17 @@ from airflow_media_tasks.submission import HOPELESS
 from airflow_media_tasks.task import MediaTaskError, SubmissionOutcomeUnknown
 
 
+LONGEST_DELAY = 300.0
+"""Seconds that a retry waits because the provider said so, at most."""
+
+
 class MediaRetryPolicy(RetryPolicy):
     """Default of our operators: a retry only where it can help, and as late as the provider asked.
 
     Authentication, funds, moderation and bad requests fail at once, and so does a submission whose outcome
-    a person has to decide. Where the provider said how long to wait, the retry waits that long. Everything
-    else, the provider's faults and timeouts among it, is left to the task's own `retries` and `retry_delay`;
-    a retry adopts what was submitted and pays for nothing again.
+    a person has to decide. Where the provider said how long to wait, the retry waits that long, but not
+    longer than `LONGEST_DELAY`. Everything else, the provider's faults and timeouts among it, is left to the
+    task's own `retries` and `retry_delay`; a retry adopts what was submitted and pays for nothing again.
     """
 
     def evaluate(
@@ -31,8 +35,9 @@ class MediaRetryPolicy(RetryPolicy):
         """By the class of *exception*."""
         if isinstance(exception, (*HOPELESS, SubmissionOutcomeUnknown)):
             return RetryDecision.fail(f"{type(exception).__name__}: the same request would fail again")
-        if isinstance(exception, MediaTaskError) and exception.retry_after:
-            return RetryDecision.retry(timedelta(seconds=exception.retry_after), "the provider said when")
+        wait = exception.retry_after if isinstance(exception, MediaTaskError) else None
+        if wait is not None and wait > 0:
+            return RetryDecision.retry(timedelta(seconds=min(wait, LONGEST_DELAY)), "the provider said when")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:

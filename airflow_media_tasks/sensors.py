@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
-from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
+from airflow_media_tasks.waiting import WaitsForMediaTask, poll_interval_of, seconds
 
 
 class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
@@ -43,7 +43,7 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
         deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = poll_interval_of(poll_interval)
         if timeout is not None:
             timeout = seconds("timeout", timeout)
         super().__init__(timeout=timeout, **kwargs)

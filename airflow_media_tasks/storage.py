@@ -1,8 +1,8 @@
 """Landing: what a task made goes to object storage, whole or not at all, and what is there already stays.
 
 A file is downloaded to a local one first, where its type is told and it is decoded; only then it appears at
-its destination, with a JSON document beside it that says where it comes from (see `provenance`). By that
-document a later run knows what is there already.
+its destination, with a JSON document beside it that says where it comes from (see `provenance`). What a later
+run knows to be there already is told by the task's own record (see `landed`), not by that document.
 """
 
 from __future__ import annotations
@@ -11,30 +11,39 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
-import string
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
 from airflow_media_tasks import provenance, verification
-from airflow_media_tasks.downloads import AllowedHosts, Download, UrlRefused, download, is_web_address
+from airflow_media_tasks.destinations import Destination, is_local
+from airflow_media_tasks.downloads import (
+    AllowedHosts,
+    Download,
+    UrlRefused,
+    download,
+    is_web_address,
+    proxy_of,
+)
 from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.landed import Landed, name_of
+from airflow_media_tasks.records import threads
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaFile,
     MediaNotFoundError,
+    MediaProviderError,
     MediaRequestError,
     MediaTask,
     MediaTaskError,
@@ -42,13 +51,17 @@ from airflow_media_tasks.task import (
 )
 
 
-TEMPLATE = "{dag_id}/{run_id}/{task_id}/{map_index}-{index}{ext}"
-"""What a file is called below a folder."""
-FIELDS = ("dag_id", "run_id", "task_id", "map_index", "index", "ext", "kind", "media_task_id")
 THREADS = 4
 """Files under way at once."""
 MAX_FILE_SIZE = 2 * 1024**3
 """Bytes, unless the setting [media_tasks] max_file_size says otherwise."""
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
+"""Seconds between two requests for a file that is refused and not gone: five minutes in all.
+
+A content network has a fresh file some seconds after the provider says so, and its guards may take us for a
+robot for a while."""
+NOTE_SECONDS = 10.0
+"""How often the record learns what has landed meanwhile."""
 
 _BLOCK = 8 * 1024**2
 """Bytes of one part of an upload; S3 takes 10,000 of them."""
@@ -56,8 +69,6 @@ ENDS = 1024**2
 """Bytes at the beginning and at the end of a file that `ends_sha256` is of."""
 _STALE_SECONDS = 3600.0
 _WRONG_PLACE = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-_UNSAFE = re.compile(r"^\.+|[^A-Za-z0-9_.~:+=@-]")
-_SEGMENT_LENGTH = 150
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,12 @@ class Made:
 
     :param result: the dict that the task's operator returned; empty for a plain URL.
     :param files: what is to be landed, each with its number among all files of the result.
+    :param media_conn_id: connection by which the task may be asked for fresh URLs, None if by none.
     """
 
     result: Mapping[str, Any]
     files: tuple[tuple[int, MediaFile], ...]
+    media_conn_id: str | None = None
 
     @property
     def media_task_id(self) -> str | None:
@@ -77,26 +90,18 @@ class Made:
         return self.result.get("id")
 
 
-def made_of(media: Any) -> list[Made]:
+def made_of(media: Any, connections: Collection[str] = ()) -> list[Made]:
     """What *media* names: results of our operators, URLs, or a list of either.
 
+    Of a list, what is not there is left out: the output of a task that failed or was skipped is None.
     Watermarked twins and thumbnails stay where they are, unless a task made nothing else.
 
+    :param connections: those that the DAG's author wrote. A result may come from anywhere: the connection it
+        names is asked for fresh URLs only if it is one of them; one that names none is asked about by the
+        only one there is.
     :raises MediaRequestError: if there is nothing to land, or something is neither.
     """
-    if isinstance(media, str):
-        found = [Made({}, ((0, MediaFile("file", media)),))]
-    elif isinstance(media, Mapping):
-        try:
-            files = [*enumerate(MediaFile.from_dict(file) for file in media.get("files") or ())]
-        except (TypeError, ValueError) as error:
-            raise MediaRequestError(f"media is no result of a media task: {error}") from None
-        wanted = [pair for pair in files if pair[1].kind != "thumbnail" and not pair[1].watermarked]
-        found = [Made(media, tuple(wanted or files))]
-    elif isinstance(media, Iterable):
-        found = [made for item in media for made in made_of(item)]
-    else:
-        found = []
+    found = list(_made_of(media, connections))
     for _, file in (pair for made in found for pair in made.files):
         if not is_web_address(file.url):
             raise MediaRequestError(
@@ -110,101 +115,52 @@ def made_of(media: Any) -> list[Made]:
     return found
 
 
-class Destination:
-    """Where files go, and what they are called there.
-
-    :param text: an object storage path. One that ends with `/` is a folder, below which TEMPLATE follows.
-        With `{` in it, it is itself a template of FIELDS. Anything else is the name of the first file;
-        further ones get `-1`, `-2`, ... before the extension, also where a template has no `{index}`.
-    :param place: `dag_id`, `run_id`, `task_id` and `map_index` of the template. Each value becomes one path
-        segment: what is unsafe in it is replaced, and then a hash keeps it apart from others.
-    :param conn_id: Airflow connection of the object store, default that of the path.
-    :raises MediaRequestError: if the template is wrong, or nothing can be written there as far as can be
-        told in advance: that costs nothing yet.
-    """
-
-    def __init__(self, text: Any, place: Mapping[str, Any], conn_id: str | None = None) -> None:
-        if not isinstance(text, str) or not text.strip():
-            raise MediaRequestError(f"destination must be an object storage path, got {shown(text)}")
-        self.text, self._conn_id = text, conn_id
-        self._template = f"{text}{TEMPLATE}" if text.endswith("/") else text
-        self._place = {
-            name: value if isinstance(value, int) else segment(value) for name, value in place.items()
-        }
+def _made_of(media: Any, connections: Collection[str]) -> Iterator[Made]:
+    if isinstance(media, str):
+        yield Made({}, ((0, MediaFile("file", media)),))
+    elif isinstance(media, Mapping):
         try:
-            used = {field for _, field, _, _ in string.Formatter().parse(self._template) if field is not None}
-            if "{" in self._template and not used <= set(FIELDS):
-                raise ValueError(f"it has the fields {', '.join(sorted(used))}")
-            self._name(0, MediaFile("file", ""), None, ".png")
-        except (ValueError, KeyError, IndexError, AttributeError) as error:
-            raise MediaRequestError(
-                f"destination {shown(text, 300)} is no template of the fields {', '.join(FIELDS)}: {error}"
-            ) from None
-        try:
-            folder = self._at("".join(text.partition("{")[0].rpartition("/")[:2]) or ".")
-            if is_local(folder):
-                Path(folder.path).mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder.path):
-                    pass
-            else:
-                _ = folder.fs
-        except Exception as error:
-            # fsspec lets each store raise errors of its own.
-            raise MediaRequestError(
-                f"destination {shown(text, 300)} cannot be written: {type(error).__name__}: {error}"
-            ) from error
-
-    def path(
-        self, number: int, file: MediaFile, media_task_id: str | None, extension: str
-    ) -> ObjectStoragePath:
-        """The path of the file with this *number* among those that are landed together."""
-        path = self._at(self._name(number, file, media_task_id, extension))
-        if number == 0 or "{index" in self._template:
-            return path
-        pure = PurePosixPath(path.name)
-        return path.parent / f"{pure.stem}-{number}{pure.suffix}"
-
-    def paths(self, number: int, file: MediaFile, media_task_id: str | None) -> list[ObjectStoragePath]:
-        """Every path at which an earlier run may have left this file, whose type is not known yet."""
-        endings = verification.extensions(file.kind) if "{ext" in self._template else [""]
-        return [self.path(number, file, media_task_id, ending) for ending in endings]
-
-    def _name(self, number: int, file: MediaFile, media_task_id: str | None, extension: str) -> str:
-        if "{" not in self._template:
-            return self._template
-        return self._template.format(
-            **self._place,
-            index=number,
-            ext=extension,
-            kind=segment(file.kind),
-            media_task_id=segment(media_task_id or "none"),
+            files = [*enumerate(MediaFile.from_dict(file) for file in media.get("files") or ())]
+        except (TypeError, ValueError) as error:
+            raise MediaRequestError(f"media is no result of a media task: {error}") from None
+        wanted = [pair for pair in files if pair[1].kind != "thumbnail" and not pair[1].watermarked]
+        named = media.get("media_conn_id")
+        if named is None and len(connections) == 1:
+            (named,) = connections
+        yield Made(media, tuple(wanted or files), named if named in [*connections] else None)
+    elif isinstance(media, Iterable):
+        for item in media:
+            # A template makes a text of what is not there.
+            if item is not None and item != "None":
+                yield from _made_of(item, connections)
+    else:
+        raise MediaRequestError(
+            "media must be what a media operator returned, a URL, or a list of those, with at least one "
+            f"file; got {shown(media)}"
         )
 
-    def _at(self, text: str) -> ObjectStoragePath:
-        return ObjectStoragePath(text, conn_id=self._conn_id)
 
-
-def segment(value: Any) -> str:
-    """*value* as one path segment that leads nowhere else; two different values never become the same one."""
-    text = str(value)
-    safe = _UNSAFE.sub("_", text)[:_SEGMENT_LENGTH]
-    return safe if safe == text and safe else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def is_local(path: ObjectStoragePath) -> bool:
-    """Whether *path* is in this machine's own file system."""
-    return path.protocol in ("", "file", "local")
-
-
-def land(made: Sequence[Made], destination: Destination, log: Any) -> list[dict[str, Any]]:
+def land(
+    made: Sequence[Made],
+    destination: Destination,
+    log: Any,
+    decoder: verification.Decoder | None = None,
+    *,
+    store: Any = None,
+    patience: threading.Event | None = None,
+) -> list[dict[str, Any]]:
     """Downloads what is not there yet, several files at once, each of them whole or not at all.
 
+    :param decoder: of whoever lands more than once, default one for these files.
+    :param store: the task state store, which knows what this task instance has landed before; without it
+        everything is downloaded.
+    :param patience: set when one file was waited for in vain: the others that share it are not, from then on.
     :return: the provenance document of each of *made* (see `provenance`); each of its files has also `path`,
         `sha256`, `ends_sha256`, `size` (bytes), `content_type` (by its bytes), `index` (its number among the
-        task's files).
+        task's files), and `checked` where it was not decoded (see `verification.Decoder.check`).
     :raises MediaRequestError: if an address may not be asked, a file is too large, or the destination cannot
         be written; another try would meet the same.
-    :raises MediaExpiredError: if a file is gone for good.
+    :raises MediaExpiredError: if a file is gone for good, and nothing else is wrong.
     :raises MediaTaskError: if anything else breaks. Whatever the error, the other files have landed.
     """
     missing = verification.missing_decoders()
@@ -214,17 +170,27 @@ def land(made: Sequence[Made], destination: Destination, log: Any) -> list[dict[
             "length and type are checked",
             " and ".join(missing),
         )
-    landing = _Landing(destination, log)
-    numbers = iter(range(sum(len(one.files) for one in made)))
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="landing") as pool:
-        futures = []
+    total = sum(len(one.files) for one in made)
+    landed, numbers = Landed(store, total), iter(range(total))
+    with (
+        contextlib.nullcontext(decoder) if decoder else verification.Decoder() as used,
+        ThreadPoolExecutor(threads(THREADS), thread_name_prefix="landing") as pool,
+    ):
+        landing = _Landing(destination, log, used, landed, patience or threading.Event())
+        futures = {}
         try:
             for one in made:
                 renewal = _Renewal(one)
                 for index, file in one.files:
                     job = _Job(one, renewal, index, file, next(numbers))
-                    futures.append(pool.submit(landing.one, job))
-            wait(futures)
+                    futures[pool.submit(landing.one, job)] = job
+            left = set(futures)
+            while left:
+                done, left = wait(left, NOTE_SECONDS)
+                for future in done:
+                    if future.exception() is None:
+                        landed.note(futures[future].number, futures[future].name, future.result())
+                _save(landed, log)
         finally:
             # Where somebody ended the task, what is under way ends, too.
             landing.stop.set()
@@ -232,14 +198,30 @@ def land(made: Sequence[Made], destination: Destination, log: Any) -> list[dict[
                 future.cancel()
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
-        # One that another try may mend goes first.
-        errors.sort(key=lambda error: isinstance(error, MediaRequestError))
+        # One that another try may mend goes first; nothing is gone for good as long as there is one.
+        errors.sort(
+            key=lambda error: [isinstance(error, each) for each in (MediaExpiredError, MediaRequestError)]
+        )
         for error in errors[1:]:
             log.error("%s", error)
         raise errors[0]
-    landed = iter([future.result() for future in futures])
+    files = iter([future.result() for future in futures])
     now = _now()
-    return [provenance.document(one.result, [next(landed) for _ in one.files], now) for one in made]
+    return [provenance.document(one.result, [next(files) for _ in one.files], now) for one in made]
+
+
+def with_landed(result: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """*result* of a media task, whose files also say where they are, as far as *document* of `land` knows."""
+    landed = {file["index"]: file for file in document["files"]}
+    files = [{**file, **landed.get(index, {})} for index, file in enumerate(result["files"])]
+    return {**result, "files": files}
+
+
+def _save(landed: Landed, log: Any) -> None:
+    try:
+        landed.save()
+    except Exception:  # whatever keeps us from it: the files are there, and that is what counts
+        log.warning("what has landed could not be noted: it may be downloaded again", exc_info=True)
 
 
 def _now() -> str:
@@ -256,6 +238,11 @@ class _Job:
     file: MediaFile
     number: int
 
+    @property
+    def name(self) -> str:
+        """What the record calls it."""
+        return name_of(self.made.media_task_id, self.index, self.file.url)
+
 
 class _Renewal:
     """Fresh URLs of one task: it is asked again once, however many of its files need one."""
@@ -268,13 +255,13 @@ class _Renewal:
     @property
     def is_possible(self) -> bool:
         """Whether we know whom to ask."""
-        return bool(self._made.media_task_id and self._made.result.get("media_conn_id"))
+        return bool(self._made.media_task_id and self._made.media_conn_id)
 
     def file(self, index: int) -> MediaFile | None:
         """The task's file with this number as the provider shows it now, if it still does."""
         with self._lock:
             if self._task is None:
-                hook = get_media_hook(self._made.result["media_conn_id"])
+                hook = get_media_hook(str(self._made.media_conn_id))
                 with contextlib.suppress(MediaNotFoundError):
                     self._task = hook.get_task(str(self._made.media_task_id))
         files = self._task.files if self._task else ()
@@ -284,8 +271,17 @@ class _Renewal:
 class _Landing:
     """What the files that are landed together share."""
 
-    def __init__(self, destination: Destination, log: Any) -> None:
-        self._destination, self._log = destination, log
+    def __init__(
+        self,
+        destination: Destination,
+        log: Any,
+        decoder: verification.Decoder,
+        landed: Landed,
+        patience: threading.Event,
+    ) -> None:
+        self._destination, self._log, self._decoder = destination, log, decoder
+        self._landed, self._patience_is_over = landed, patience
+        self._proxy = proxy_of(conf.get("media_tasks", "proxy", fallback=""))
         self._allowed = AllowedHosts(conf.get("media_tasks", "allowed_hosts", fallback=""))
         self._max_size = conf.getint("media_tasks", "max_file_size", fallback=MAX_FILE_SIZE)
         self.stop = threading.Event()
@@ -304,7 +300,7 @@ class _Landing:
                 file, got = self._download(job, part)
                 claimed = got.content_type or file.content_type or ""
                 media_type = verification.identify(part, file.kind, claimed, name)
-                facts = verification.check_decodes(part, media_type, file.kind, name)
+                facts = self._decoder.check(part, media_type, file.kind, name)
                 path = self._destination.path(job.number, job.file, media_task_id, media_type.extension)
                 landed = {
                     **file.to_dict(),
@@ -339,63 +335,123 @@ class _Landing:
             raise MediaTaskError(f"{text}: {type(error).__name__}: {error}", code="storage") from error
 
     def _landed_before(self, job: _Job) -> dict[str, Any] | None:
-        """What an earlier run says it has landed here, if that is the same file and still as it was."""
+        """What an earlier try has landed here by our own record, if it is still there as it was."""
+        facts = self._landed.of(job.name)
+        if facts is None:
+            return None
         for path in self._destination.paths(job.number, job.file, job.made.media_task_id):
-            try:
-                document = json.loads(path.fs.cat_file(beside(path).path))
-                (landed,) = document["files"]
-                same = (
-                    (document["media_task_id"], landed["index"]) == (job.made.media_task_id, job.index)
-                    if job.made.media_task_id
-                    else landed["url"] == job.file.url
-                )
-                if not same or path.fs.info(path.path)["size"] != landed["size"]:
-                    continue
-                if sha256_of(path) == landed["sha256"] and landed["path"] == str(path):
-                    return dict(landed)
-            except (OSError, ValueError, KeyError, TypeError):
-                # Nothing is there, it may not be read, or it is no document of ours.
-                continue
+            # Nothing is there, or it may not be read.
+            with contextlib.suppress(OSError):
+                if path.fs.info(path.path)["size"] == facts["size"] and sha256_of(path) == facts["sha256"]:
+                    return {
+                        **job.file.to_dict(),
+                        **facts,
+                        "index": job.index,
+                        "media_task_id": job.made.media_task_id,
+                        "path": str(path),
+                    }
         return None
 
     def _download(self, job: _Job, part: Path) -> tuple[MediaFile, Download]:
-        """Downloads into *part*; a URL that is no longer good is renewed, once."""
-        file = job.file
-        dead = file.expires_at is not None and _utc(file.expires_at) <= datetime.now(timezone.utc)
-        if dead and job.renewal.is_possible:
+        """Downloads into *part*; a URL that is no longer good is renewed, once.
+
+        A file that is refused is not gone as long as the provider's task shows it and it has not expired.
+        """
+        file, renewal = job.file, job.renewal
+        asked = _is_over(file) and renewal.is_possible
+        if asked:
             # Perhaps only the clocks disagree: without another URL this one is tried.
-            file = job.renewal.file(job.index) or file
+            file = renewal.file(job.index) or file
         try:
             return file, self._fetch(file, part)
         except UrlRefused as refusal:
-            if dead or not job.renewal.is_possible:
-                raise self._expired(job, refusal, asked=dead and job.renewal.is_possible) from refusal
-            self._log.info("%s %s; asking for a fresh one", shown(file.url, 300), refusal)
-            fresh = job.renewal.file(job.index)
+            last = refusal
+        if renewal.is_possible and not asked:
+            self._log.info("%s %s; asking for a fresh one", shown(file.url, 300), last)
+            fresh = renewal.file(job.index)
             if fresh is None:
-                raise self._expired(job, refusal, asked=True) from refusal
+                raise self._expired(job, last) from last
+            file = fresh
             try:
-                return fresh, self._fetch(fresh, part)
-            except UrlRefused as again:
-                raise self._expired(job, again, asked=True) from again
+                return file, self._fetch(file, part)
+            except UrlRefused as refusal:
+                last = refusal
+        # The provider's date counts more than the words of whoever has the file.
+        until = file.expires_at or job.file.expires_at
+        if _is_over(job.file) or _is_over(file) or (until is None and last.expired):
+            raise self._expired(job, last) from last
+        return file, self._wait_for(job, file, part, last)
+
+    def _wait_for(self, job: _Job, file: MediaFile, part: Path, last: UrlRefused) -> Download:
+        """Asks for *file* again and again, with growing pauses."""
+        waited = 0.0
+        for pause in PAUSES:
+            if self._patience_is_over.is_set():
+                break
+            self._log.info(
+                "%s %s, and is not gone: asking again in %.0f s, for at most %.0f s more",
+                shown(file.url, 300),
+                last,
+                pause,
+                sum(PAUSES) - waited,
+            )
+            if _pause(self.stop, pause):
+                break
+            waited += pause
+            try:
+                return self._fetch(file, part)
+            except UrlRefused as refusal:
+                last = refusal
+        self._patience_is_over.set()
+        raise self._refused(job, file, last, waited) from last
 
     def _fetch(self, file: MediaFile, part: Path) -> Download:
-        return download(file.url, part, self._allowed, self._max_size, self.stop, self._log)
+        return download(file.url, part, self._allowed, self._max_size, self.stop, self._log, self._proxy)
 
-    def _expired(self, job: _Job, refusal: UrlRefused, *, asked: bool) -> MediaExpiredError:
+    def _refused(self, job: _Job, file: MediaFile, refusal: UrlRefused, waited: float) -> MediaProviderError:
+        """Of what is not gone."""
+        made = job.made
+        text = f"{shown(file.url, 300)} {refusal}, after {waited:.0f} s of waiting as well"
+        if made.media_task_id:
+            text += f". {made.media_task_id} was generated and paid for, and it is not gone: "
+            text += (
+                f"{made.media_conn_id} shows it"
+                if job.renewal.is_possible
+                else "it has not expired, as far as is known (media_conn_id lets its task be asked)"
+            )
+        text += ". Another try, or a clear, downloads it and pays nothing"
+        return MediaProviderError(
+            text,
+            provider=made.result.get("provider") or "",
+            code="refused",
+            media_task_id=made.media_task_id,
+        )
+
+    def _expired(self, job: _Job, refusal: UrlRefused) -> MediaExpiredError:
         who = job.made.media_task_id
         text = f"{shown(job.file.url, 300)} {refusal}: the file is gone"
         if job.file.expires_at:
             text += f", it expired at {_utc(job.file.expires_at):%Y-%m-%d %H:%M:%S} UTC"
         text += f". {who or 'It'} was generated and paid for"
         text += (
-            f"; asked again, {job.made.result['media_conn_id']} has no URL that works"
-            if asked
-            else "; a fresh URL can only be had from the task that made it, and nobody said which that is"
+            f"; asked again, {job.made.media_conn_id} has no URL that works"
+            if job.renewal.is_possible
+            else "; a fresh URL can only be had from the task that made it, and nobody said which that is, "
+            "or which media_conn_id may ask it"
         )
         return MediaExpiredError(
             text, provider=job.made.result.get("provider") or "", code="expired", media_task_id=who
         )
+
+
+def _pause(stop: threading.Event, seconds: float) -> bool:
+    """Waits, unless it is told to stop; whether it was."""
+    return stop.wait(seconds)
+
+
+def _is_over(file: MediaFile) -> bool:
+    """Whether *file* has expired."""
+    return file.expires_at is not None and _utc(file.expires_at) <= datetime.now(timezone.utc)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -15,20 +15,30 @@ does not get as far as sending; one that slept between the two finds its lease r
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import secrets
 import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk import Context
 
+from airflow_media_tasks import answers
+from airflow_media_tasks.answers import RESUBMIT, Answer
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.records import KEY, Answer, Entries, Place, Record
+from airflow_media_tasks.records import (
+    KEY,
+    Entries,
+    Place,
+    Record,
+    asked,
+    fingerprint,
+    moment_of,
+    new_reference,
+    now,
+    recordable,
+)
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -50,10 +60,10 @@ SETTLE = 50.0
 """Seconds after its intent from which on a submission that nobody can find was never accepted: the lease,
 the time to connect (10 s), and half a minute for the provider to show what it accepted."""
 
-STOP, RESUBMIT = "stop", "resubmit"
+STOP = "stop"
 ON_UNKNOWN = (STOP, RESUBMIT)
 
-_TEXT_KEPT = 2000
+_BAD_ANSWER = "answer"
 
 HOPELESS = (MediaAuthError, MediaFundsError, MediaModerationError, MediaRequestError)
 """Failures that the same request would meet again."""
@@ -101,19 +111,49 @@ class Submission:
         """
         if record.phase == "refused":
             return None
-        if record.phase == "abandoned" or (answer is not None and answer.media_task_id is None):
+        if record.phase == "abandoned":
             self.log.info("the earlier submission was given up by hand; submitting anew")
             return None
-        if answer is not None:
-            record = dataclasses.replace(record, phase="adopted", media_task_id=answer.media_task_id)
         if record.phase == "finished" and record.generation != self.generation:
             self.log.info("%s has ended, and the task was cleared: submitting anew", record.media_task_id)
             return None
+        if answer is not None:
+            self.log.info("a person has decided: %s", answer)
+            if answer.media_task_id is None:
+                return None
+            record = dataclasses.replace(
+                record, phase="adopted", media_task_id=answer.media_task_id, result=None, error=None
+            )
         if record.phase == "intent":
             self.log.info("an earlier try left a submission without its result; asking about it")
             task = self._reconcile(record, self.on_unknown)
             return None if task is None else self._adopted(record, task)
-        return self._known(record, self._read(record))
+        return self._known(record, self._chosen(record) if record.phase == "adopted" else self._read(record))
+
+    def _chosen(self, record: Record) -> MediaTask:
+        """The task that a person has named in place of an unknown one, by an answer or, once, in the record.
+
+        :raises SubmissionOutcomeUnknown: the question again, if it cannot be that one.
+        """
+        try:
+            task = self._read(record)
+            why = "it carries the mark of another submission" if self._is_anothers(task, record) else ""
+        except MediaRequestError as error:
+            why = error.message
+        if why:
+            raise SubmissionOutcomeUnknown(
+                f"it was answered with {shown(record.media_task_id)}, which it cannot have become: {why}",
+                provider=self.hook.conn_type,
+                code=_BAD_ANSWER,
+            )
+        return task
+
+    def _is_anothers(self, task: MediaTask, record: Record) -> bool:
+        """Whether *task* carries a mark of ours that is not that of *record*.
+
+        Such a one is neither shown nor adopted: an account may serve DAGs that must not know each other.
+        """
+        return self.hook.mark_of(task) not in (None, record.client_ref)
 
     def intent(self, before: Record | None, key: str | None = None) -> Record:
         """What has to be written down before `send` may be called.
@@ -126,8 +166,8 @@ class Submission:
             generation=self.generation,
             number=self.number(before),
             fingerprint=self.fingerprint,
-            client_ref=f"amt-{secrets.token_hex(16)}",
-            submitted_after=_now(),
+            client_ref=new_reference(),
+            submitted_after=now().isoformat(),
             media_conn_id=self.hook.media_conn_id,
             operation=self.operation,
             provider=self.hook.conn_type,
@@ -190,6 +230,7 @@ class Submission:
             result=task.to_dict() if complete else record.result,
             error=None,
             failure=None,
+            asked_at=None,
         )
         return adopted, task
 
@@ -211,7 +252,8 @@ class Submission:
         :raises MediaTaskError: if the provider cannot be asked at present; the next try asks again.
         """
         began = datetime.fromisoformat(intent.submitted_after)
-        settled = began.timestamp() + SETTLE
+        # Whoever wrote that it was in the future, it was before now.
+        settled = moment_of(intent) + SETTLE
         pause = 1.0
         while True:
             found, doubt = self._candidates(intent, began)
@@ -243,6 +285,7 @@ class Submission:
             )
         except SubmissionOutcomeUnknown as error:
             return [], error.message
+        found = [task for task in found if not self._is_anothers(task, intent)]
         return found, f"{len(found)} tasks with this very request were made since" if len(found) > 1 else ""
 
     def cancel(self, record: Record) -> None:
@@ -257,36 +300,49 @@ class Submission:
         except MediaTaskError as error:
             self.log.warning("%s could not be cancelled: %s", record.media_task_id, error)
 
+    def is_to_resubmit(self, error: SubmissionOutcomeUnknown) -> bool:
+        """Whether *error* ends with a new submission rather than with the question."""
+        return self.on_unknown == RESUBMIT and error.code != _BAD_ANSWER
+
     def question(
-        self, error: SubmissionOutcomeUnknown, intent: Record, place: Place
-    ) -> SubmissionOutcomeUnknown:
-        """*error* with the candidates and both ways out, for the person who has to decide."""
+        self, error: SubmissionOutcomeUnknown, record: Record, place: Place, request: int | None = None
+    ) -> tuple[Record, SubmissionOutcomeUnknown]:
+        """*record* as it asks from now on, and *error* with the candidates and both ways out, for a person.
+
+        An asking stays the same from try to try, so that an answer is never too late for it, until it was
+        answered with what cannot be.
+
+        :param request: number of a batch's request.
+        """
+        if record.asked_at is None or error.code == _BAD_ANSWER:
+            record = asked(record)
         try:
             candidates = self.hook.find_tasks(
-                submitted_after=datetime.fromisoformat(intent.submitted_after), operation=self.operation
+                submitted_after=datetime.fromisoformat(record.submitted_after), operation=self.operation
             )
         except MediaTaskError as trouble:
             lines = [f"  the account's tasks cannot be listed: {trouble}"]
             candidates = []
         else:
-            candidates = candidates[:20]
+            candidates = [task for task in candidates if not self._is_anothers(task, record)][:20]
             lines = [_line_of(task) for task in candidates] or ["  the provider lists no task since then"]
         command = shlex.join([place.dag_id, place.run_id, place.task_id])
         if place.map_index >= 0:
             command += f" --map-index {place.map_index}"
         if place.loop is not None:
             command += f" --loop {place.loop}"
-        if intent.key is not None:
-            command += f" --request {intent.key}"
+        if request is not None:
+            command += f" --request {request}"
+        about = f"--reference {record.client_ref}"
         text = [
             f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
             f"{error.message}. Nothing more is sent before you decide. The account shows since then:\n",
             *(f"{line}\n" for line in lines),
             "If it is one of them, adopt it; else submit anew, which may pay twice. Both clear the task.\n",
-            f"  airflow media-tasks adopt {command} MEDIA_TASK_ID\n",
-            f"  airflow media-tasks resubmit {command}",
+            f"  airflow media-tasks adopt {command} MEDIA_TASK_ID {about}\n",
+            f"  airflow media-tasks resubmit {command} {about}",
         ]
-        return SubmissionOutcomeUnknown(
+        return record, SubmissionOutcomeUnknown(
             "".join(text),
             provider=error.provider,
             code=error.code,
@@ -316,34 +372,35 @@ def once(
     record, from_try = entries.load()
     if from_try is not None:
         submission.log.info("a clear has discarded this task's record: the copy of try %d counts", from_try)
-    asked = record
+    stands = record
     try:
         found = None if record is None else _earlier(submission, entries, record)
         if found is None:
             with submission.hook as hook:
                 before_paying(submission.number(record))
-                asked = entries.save(submission.intent(record))
-                hook.send_before = submitted_at(asked) + LEASE
+                stands = entries.save(submission.intent(record))
+                hook.send_before = moment_of(stands) + LEASE
                 try:
-                    found = _sent(submission, entries, asked, record)
+                    found = _sent(submission, entries, stands, record)
                 finally:
                     hook.send_before = None
     except SubmissionOutcomeUnknown as error:
-        if asked is None:
+        if stands is None:
             raise
-        if submission.on_unknown == RESUBMIT:
+        if submission.is_to_resubmit(error):
             raise resubmitted(error) from error
-        entries.save(dataclasses.replace(asked, asked_at=_now()))
-        raise submission.question(error, asked, Place.of(context)) from error
+        stands, question = submission.question(error, stands, Place.of(context))
+        entries.save(stands)
+        raise question from error
     noted, task = found
-    if noted != asked or from_try is not None:
+    if noted != stands or from_try is not None:
         entries.save(noted)
     return noted, task
 
 
 def _earlier(submission: Submission, entries: Entries, record: Record) -> tuple[Record, MediaTask] | None:
     if record.fingerprint == submission.fingerprint or record.phase in ("refused", "abandoned"):
-        return submission.earlier(record, entries.answer(record))
+        return submission.earlier(record, answer_to(entries, record))
     submission.log.info(
         "the request is not the one that was submitted before (%s, %s); submitting the new one",
         record.operation,
@@ -351,6 +408,13 @@ def _earlier(submission: Submission, entries: Entries, record: Record) -> tuple[
     )
     submission.cancel(record)
     return None
+
+
+def answer_to(entries: Entries, record: Record) -> Answer | None:
+    """What a person has said about the open question of *record*, or None."""
+    if record.asked_at is None or record.phase not in answers.UNKNOWN:
+        return None
+    return Answer.read(entries.read(answers.key_of(record.client_ref)), dataclasses.asdict(record))
 
 
 def _sent(
@@ -394,44 +458,22 @@ def finish(context: Context, task: MediaTask, *, handed_over: bool = True) -> Re
     if record is None or record.media_task_id != task.id:
         return None
     noted = dataclasses.replace(
-        record, phase="finished" if handed_over else "adopted", finished_at=record.finished_at or _now()
+        record,
+        phase="finished" if handed_over else "adopted",
+        asked_at=None,
+        finished_at=record.finished_at or now().isoformat(),
     )
     if noted != record:
         entries.save(noted)
     return noted
 
 
-def submitted_at(record: Record) -> float:
-    """When the submission of *record* was made, in unix seconds by our clock."""
-    return datetime.fromisoformat(record.submitted_after).timestamp()
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat()
-
-
-def recordable(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """*arguments* for people to read: a text of over 2,000 characters becomes its beginning and its length.
-
-    A picture given in base64 belongs neither in the metadata database nor beside a file.
-    """
-
-    def short(value: Any) -> Any:
-        if isinstance(value, str) and len(value) > _TEXT_KEPT:
-            return f"{value[:200]}... ({len(value)} characters)"
-        if isinstance(value, Mapping):
-            return {name: short(part) for name, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [short(part) for part in value]
-        return value
-
-    return {name: short(value) for name, value in arguments.items()}
-
-
-def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]) -> str:
-    """Hash of a request: two tries with the same one ask for the same thing."""
-    request = json.dumps([media_conn_id, operation, arguments], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(request.encode()).hexdigest()
+def ask(context: Context, task: MediaTask) -> None:
+    """Notes that *task* leads to nothing at present, so that a person may give it up."""
+    entries = Entries(context)
+    record, _ = entries.load()
+    if record is not None and record.media_task_id == task.id:
+        entries.save(asked(record))
 
 
 def _line_of(task: MediaTask) -> str:

@@ -3,17 +3,35 @@
 Nothing here does I/O and nothing here knows Airflow or a provider: hooks make these values, everything
 else reads them. What crosses a process boundary (a trigger's event, XCom) is the dict of `to_dict`,
 never the class, because Airflow refuses to load classes of a package that is not its own.
+
+What a provider says, or an event or an XCom holds, is any JSON at all, and what Airflow cannot encode ends
+the triggerer with everybody's tasks. So each value makes itself fit when it is built: texts are bounded and
+have no NUL (PostgreSQL's JSON takes none) and no half of a surrogate pair, numbers are finite and in a sane
+range or not there, times are UTC, and there are not too many files.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any, ClassVar
+
+
+MAX_FILES = 256
+"""Files of one task that are kept, its first ones."""
+MAX_RETRY_AFTER = 300.0
+"""Seconds that a provider can make anything wait for by saying so."""
+
+_ID, _WORD, _URL, _MESSAGE = 512, 200, 8192, 10_000
+"""Characters of a text, by what it is; no server takes a longer URL."""
+_CANDIDATES = 50
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+_PIXELS, _SECONDS = 1_000_000, 10_000_000
 
 
 class TaskStatus(str, Enum):
@@ -66,7 +84,7 @@ class MediaTaskError(Exception):
     :param message: the provider's own words with its request id, bounded, and what to do where we know it.
     :param provider: connection type of the provider (`vap`, `acedata`, `kling`), empty for our own errors.
     :param code: the provider's code, or one of ours (`no_output`, `queue_timeout`), or None.
-    :param retry_after: seconds the provider asked us to wait, or None.
+    :param retry_after: seconds the provider asked us to wait, at most `MAX_RETRY_AFTER`, or None.
     :param media_task_id: the task that was paid for and ended this way, or None if none was accepted.
     """
 
@@ -79,12 +97,12 @@ class MediaTaskError(Exception):
         retry_after: float | None = None,
         media_task_id: str | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.provider = provider
-        self.code = code
-        self.retry_after = retry_after
-        self.media_task_id = media_task_id
+        self.message = _text(message, _MESSAGE)
+        super().__init__(self.message)
+        self.provider = _text(provider, _WORD)
+        self.code = _optional_text(code, _WORD)
+        self.retry_after = _wait(retry_after)
+        self.media_task_id = _optional_text(media_task_id, _ID)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON scalars only; `error_from_dict` makes the same error of it."""
@@ -161,11 +179,14 @@ class SubmissionOutcomeUnknown(MediaTaskError):
         super().__init__(
             message, provider=provider, code=code, retry_after=retry_after, media_task_id=media_task_id
         )
-        self.candidates = candidates
+        self.candidates = [
+            {_text(name, _WORD): _optional_text(value, _ID) for name, value in candidate.items()}
+            for candidate in candidates[:_CANDIDATES]
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As of `MediaTaskError`, with the candidates."""
-        return {**super().to_dict(), "candidates": list(self.candidates)}
+        return {**super().to_dict(), "candidates": self.candidates}
 
 
 _ERROR_CLASSES: dict[str, type[MediaTaskError]] = {
@@ -185,13 +206,12 @@ def error_from_dict(value: Mapping[str, Any]) -> MediaTaskError:
     before an upgrade still says what happened.
     """
     cls = error_class(str(value.get("type")))
-    retry_after = value.get("retry_after")
     return cls(
-        str(value.get("message") or "no message"),
-        provider=str(value.get("provider") or ""),
-        code=_optional_text(value.get("code")),
-        retry_after=float(retry_after) if isinstance(retry_after, (int, float)) else None,
-        media_task_id=_optional_text(value.get("media_task_id")),
+        value.get("message") or "no message",
+        provider=value.get("provider") or "",
+        code=value.get("code"),
+        retry_after=value.get("retry_after"),
+        media_task_id=value.get("media_task_id"),
     )
 
 
@@ -219,6 +239,19 @@ class MediaFile:
     content_type: str | None = None
     expires_at: datetime | None = None
     watermarked: bool = False
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(
+            kind=_text(self.kind, _WORD),
+            url=_text(self.url, _URL),
+            id=_optional_text(self.id, _ID),
+            width=_pixels(self.width),
+            height=_pixels(self.height),
+            duration=_number(self.duration, _SECONDS) or None,
+            content_type=_optional_text(self.content_type, _WORD),
+            expires_at=_utc(self.expires_at),
+            watermarked=self.watermarked is True,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON scalars; what is not known is left out."""
@@ -249,6 +282,13 @@ class MediaCost:
     amount: str | None = None
     estimated: str | None = None
 
+    def __post_init__(self) -> None:
+        self.__dict__.update(
+            unit=_text(self.unit, _WORD),
+            amount=_optional_text(self.amount, _WORD),
+            estimated=_optional_text(self.estimated, _WORD),
+        )
+
 
 @dataclass(frozen=True)
 class MediaBalance:
@@ -257,6 +297,13 @@ class MediaBalance:
     amount: str
     unit: str
     reserved: str | None = None
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(
+            amount=_text(self.amount, _WORD),
+            unit=_text(self.unit, _WORD),
+            reserved=_optional_text(self.reserved, _WORD),
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -283,7 +330,7 @@ class MediaTask:
         read by its id alone and the provider does not say.
     :param status: see `TaskStatus`.
     :param status_word: the provider's own word for it, empty where it has none.
-    :param files: every file, in the provider's order.
+    :param files: every file, in the provider's order, of more than `MAX_FILES` the first.
     :param error: why it failed, or None.
     :param cost: what it cost, or None where the provider does not say.
     :param progress: 0.0 to 1.0, or None.
@@ -303,6 +350,16 @@ class MediaTask:
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     _SECONDARY: ClassVar[frozenset[str]] = frozenset({"thumbnail"})
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(
+            id=_text(self.id, _ID),
+            operation=_text(self.operation, _WORD),
+            status_word=_text(self.status_word, _WORD),
+            files=self.files[:MAX_FILES],
+            progress=_number(self.progress, 1),
+            created_at=_utc(self.created_at),
+        )
 
     @property
     def urls(self) -> list[str]:
@@ -349,27 +406,22 @@ class MediaTask:
             status = TaskStatus(value.get("status"))
         except ValueError:
             allowed = ", ".join(s.value for s in TaskStatus)
-            raise ValueError(f"status {value.get('status')!r} is none of {allowed}") from None
+            raise ValueError(f"status {shown(value.get('status'))} is none of {allowed}") from None
         files = value.get("files") or ()
         if not isinstance(files, (list, tuple)):
             raise ValueError(f"'files' of a media task is a list, got {type(files).__name__}")
         cost, error = _object(value, "cost"), _object(value, "error")
-        progress = value.get("progress")
         return cls(
             id=value["id"],
             status=status,
-            operation=str(value.get("operation") or ""),
-            status_word=str(value.get("status_word") or ""),
-            files=tuple(MediaFile.from_dict(file) for file in files),
+            operation=value.get("operation") or "",
+            status_word=value.get("status_word") or "",
+            files=tuple(MediaFile.from_dict(file) for file in files[:MAX_FILES]),
             error=error_from_dict(error) if error else None,
-            cost=MediaCost(
-                unit=str(cost.get("unit") or ""),
-                amount=_optional_text(cost.get("amount")),
-                estimated=_optional_text(cost.get("estimated")),
-            )
+            cost=MediaCost(cost.get("unit") or "", cost.get("amount"), cost.get("estimated"))
             if cost
             else None,
-            progress=float(progress) if isinstance(progress, (int, float)) else None,
+            progress=value.get("progress"),
             created_at=_time(value.get("created_at")),
         )
 
@@ -401,7 +453,8 @@ def _decimal(text: str | None) -> Decimal | None:
         number = Decimal(text or 0)
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None
+    # One of a few characters, 1E+999999999, is a gigabyte when it is written out.
+    return number if number.is_finite() and abs(number.as_tuple().exponent) <= 30 else None  # type: ignore[arg-type]  # a finite one's is a number
 
 
 def _plain(amount: str) -> str:
@@ -420,8 +473,44 @@ def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     return found
 
 
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(value: Any, limit: int) -> str:
+    """*value* as a text that every encoder takes, of at most *limit* characters."""
+    text = (value if isinstance(value, str) else str(value))[:limit]
+    # Ten thousand waiting tasks are built like this every few seconds: most texts are good as they are.
+    return text if text.isascii() and "\0" not in text else _UNFIT.sub("\ufffd", text)
+
+
+def _optional_text(value: Any, limit: int) -> str | None:
+    return None if value is None else _text(value, limit)
+
+
+def _number(value: Any, most: float) -> float | None:
+    """*value* if it is a number from 0 to *most*, else None; NaN is no number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most:
+        return value
+    return None
+
+
+def _pixels(value: Any) -> int | None:
+    return int(_number(value, _PIXELS) or 0) or None
+
+
+def _wait(seconds: Any) -> float | None:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not abs(seconds) < math.inf:
+        return None
+    return float(min(max(seconds, 0.0), MAX_RETRY_AFTER))
+
+
+def _utc(moment: Any) -> datetime | None:
+    """*moment* in UTC, in which one without a zone is meant; None for anything else."""
+    if not isinstance(moment, datetime) or moment.tzinfo is timezone.utc:
+        return moment if isinstance(moment, datetime) else None
+    try:
+        return (
+            moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+        )
+    except OverflowError:
+        return None
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -6,17 +6,17 @@ import asyncio
 import dataclasses
 import random
 import time
+import traceback
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from airflow.sdk.execution_time.context import AssetStateStoreAccessor
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.accounts import LONGEST_RATE_LIMIT
+from airflow_media_tasks.firing import CancelsWhenKilled, Fires, fit, moment
 from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.records import PAGE, SUBMISSIONS
 from airflow_media_tasks.task import (
@@ -28,6 +28,7 @@ from airflow_media_tasks.task import (
     error_from_dict,
     shown,
 )
+from airflow_media_tasks.watches import Watch
 
 
 REPORT_INTERVAL = 60.0
@@ -36,10 +37,10 @@ REPORT_INTERVAL = 60.0
 LONGEST_SILENCE = 600.0
 PROGRESS_STEP = 0.25
 """How much further a task must be to be worth a line."""
+LONGEST_WAIT = 1e9
+"""Seconds for which anything is waited for, at most."""
 _NOT_TOO_SHORT = 6.0
 """Seconds: a deferral that ends sooner meets a race of Airflow's scheduler (apache/airflow#71580)."""
-_KILLS: set[asyncio.Future[None]] = set()
-"""Cancellations under way, which nothing else refers to."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +57,32 @@ class Turn:
     @classmethod
     def of_event(cls, event: Any) -> Turn:
         """The turn that `TurnTrigger` hands on. Raises ValueError for an event of another kind."""
-        if not isinstance(event, Mapping) or not isinstance(event.get("since"), (int, float)):
-            raise ValueError(f"the trigger's event is no turn: {event!r:.200}")
-        return cls(float(event["since"]), int(event.get("refusals") or 0))
+        try:
+            since, refusals = moment(event["since"], time.time()), event.get("refusals") or 0
+            if not isinstance(refusals, int) or refusals < 0:
+                raise ValueError(f"refusals is {shown(refusals)}")
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"the trigger's event is no turn: {shown(event, 200)} ({error!r:.100})"
+            ) from None
+        return cls(since, min(refusals, 1000))
 
     def next_try(self, retry_after: float | None) -> float:
         """Unix seconds: not before the provider said, and later each time, up to a minute, with jitter.
 
         One that says "in a second" again and again would cost Airflow a worker's start each time, and
         deferrals as short as that meet a race of its scheduler which uses up a try (apache/airflow#71580).
+        One that says "tomorrow" is asked again after `LONGEST_RATE_LIMIT`.
         """
-        pause = max(retry_after or 0.0, min(5.0 * 2.0 ** min(self.refusals, 10), 60.0))
-        return time.time() + pause * random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
+        pause = max(min(5.0 * 2.0 ** min(self.refusals, 10), 60.0), retry_after or 0.0)
+        pause *= random.uniform(1.0, 1.2)  # noqa: S311  # spreads requests, guards nothing
+        return time.time() + min(pause, LONGEST_RATE_LIMIT)
 
 
-class TurnTrigger(BaseTrigger):
+class TurnTrigger(Fires):
     """Fires at a moment, so that a refused submission can be tried again on a worker.
 
-    :param until: unix seconds.
+    :param until: unix seconds; one that is further ahead than `LONGEST_RATE_LIMIT` is not waited for.
     :param since: see `Turn`.
     :param refusals: see `Turn`.
     """
@@ -89,70 +98,34 @@ class TurnTrigger(BaseTrigger):
         arguments = {"until": self.until, "since": self.since, "refusals": self.refusals}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Sleeps, then yields the turn."""
-        await asyncio.sleep(max(self.until - time.time(), 0.0))
-        yield TriggerEvent({"since": self.since, "refusals": self.refusals})
+    async def _event(self) -> dict[str, Any]:
+        """The turn."""
+        now = time.time()
+        await asyncio.sleep(max(moment(self.until, now + LONGEST_RATE_LIMIT) - now, 0.0))
+        return {"since": self.since, "refusals": self.refusals}
 
 
-class _CancelsWhenKilled(BaseTrigger):
-    """What happens at the provider when a user ends an Airflow task that waits: one policy for all."""
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """When a wait began and when it ends, in unix seconds."""
 
-    media_conn_id: str
+    began: float
+    submitted_at: float | None
+    deadline: float
+    queue_deadline: float
 
     @property
-    def media_task_ids(self) -> Sequence[str]:
-        """What is waited for."""
-        raise NotImplementedError
+    def since(self) -> float:
+        """When the task was submitted, as far as that is known."""
+        return self.began if self.submitted_at is None else self.submitted_at
 
-    async def on_kill(self) -> None:
-        """A user failed or cleared the waiting task: cancels at the provider where that is possible.
-
-        Airflow 3.3 cancels this method after a second, so the work is shielded from it.
-        """
-        work = asyncio.ensure_future(self._cancel_if_killed())
-        _KILLS.add(work)
-        work.add_done_callback(_KILLS.discard)
-        await asyncio.shield(work)
-
-    async def _cancel_if_killed(self) -> None:
-        if not await asyncio.to_thread(self._was_killed):
-            return
-        hook = await asyncio.to_thread(get_media_hook, self.media_conn_id)
-        if not hook.can_cancel:
-            self.log.warning(
-                "%s cannot be cancelled: it goes on there and is billed. Clearing this Airflow task "
-                "while it still runs waits for it again and pays nothing",
-                ", ".join(self.media_task_ids[:5]) + (" and more" if len(self.media_task_ids) > 5 else ""),
-            )
-            return
-        async with hook:
-            for media_task_id in self.media_task_ids:
-                try:
-                    await hook.acancel_task(media_task_id)
-                except MediaTaskError as error:
-                    self.log.warning("%s could not be cancelled: %s", media_task_id, error)
-                else:
-                    self.log.info("%s was cancelled at the provider", media_task_id)
-
-    def _was_killed(self) -> bool:
-        """Whether somebody ended the Airflow task, as against a triggerer that lost this trigger to another.
-
-        Airflow 3.3 calls `on_kill` for both, and after a clear too, sometimes when the next try is under way
-        (the next try decides about the provider's task then). This is the one place that tells them apart.
-        """
-        ti = self.task_instance
-        if ti is None:
-            return False
-        states = RuntimeTaskInstance.get_task_states(
-            ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id]
-        ).get(ti.run_id, {})
-        # A mapped task's key carries its index.
-        state = next(iter(states.values()), "removed")
-        return state in ("success", "failed", "skipped", "upstream_failed", "removed")
+    def ends(self, task: MediaTask | None) -> float:
+        """When *task*, as it is now, is not waited for any longer."""
+        queued = task is None or task.status is TaskStatus.QUEUED
+        return self.queue_deadline if queued else self.deadline
 
 
-class MediaTaskTrigger(_CancelsWhenKilled):
+class MediaTaskTrigger(CancelsWhenKilled):
     """Fires once, when a provider's task is finished or no longer worth waiting for.
 
     The event is the dict of a `MediaTask`. Its `error` says why a task failed, could not be read any more
@@ -207,10 +180,9 @@ class MediaTaskTrigger(_CancelsWhenKilled):
         """The one."""
         return [self.media_task_id]
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields the one event and returns at once, so that nothing is left to be cancelled."""
-        task = await self.wait()
-        yield TriggerEvent(task.to_dict())
+    async def _event(self) -> dict[str, Any]:
+        """The task."""
+        return (await self.wait()).to_dict()
 
     async def wait(self, *, quietly: bool = False) -> MediaTask:
         """The task once it is terminal, or as it last was, with the error that ended the wait.
@@ -218,98 +190,128 @@ class MediaTaskTrigger(_CancelsWhenKilled):
         :param quietly: without a line in the log.
         """
         began = time.time()
-        poller, watch = Poller.watch(
-            self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, self.submitted_at
-        )
         try:
-            silence = REPORT_INTERVAL
-            next_report = began + silence
-            reported: MediaTask | None = None
-            while True:
-                task = watch.task
-                if task is not None and task.status.is_terminal:
-                    return self._named(task)
-                if watch.error is not None:
-                    return self._gave_up(task, watch.error)
-                now = time.time()
-                ends = self._ends(task)
-                if now >= ends:
-                    return self._gave_up(task, self._timeout(task, poller, now - began))
-                changed = task is not None and _is_news(task, reported)
-                if changed or now >= next_report:
-                    if not quietly:
-                        self._report(task, poller, now - (self.submitted_at or began))
-                    silence = REPORT_INTERVAL if changed else min(2 * silence, LONGEST_SILENCE)
-                    reported, next_report = task, now + silence
-                await watch.changed(min(next_report, ends) - now)
-        finally:
-            poller.forget(watch)
+            for name in ("media_task_id", "media_conn_id", "operation"):
+                if not isinstance(getattr(self, name), str):
+                    raise TypeError(f"{name} of the trigger is no text")
+            deadline = moment(self.deadline, began + LONGEST_WAIT)
+            queue_deadline = (
+                deadline
+                if self.queue_deadline is None
+                else min(moment(self.queue_deadline, deadline), deadline)
+            )
+            submitted_at = None if self.submitted_at is None else moment(self.submitted_at, began)
+            poller, watch = Poller.watch(
+                self.media_conn_id, self.media_task_id, self.poll_interval, self.operation, submitted_at
+            )
+            try:
+                limits = _Limits(began, submitted_at, deadline, queue_deadline)
+                return await self._watched(poller, watch, limits, quietly)
+            finally:
+                poller.forget(watch)
+        except Exception as error:  # noqa: BLE001  # one that nobody foresaw ends this wait only
+            return self._gave_up(None, error)
 
-    def _ends(self, task: MediaTask | None) -> float:
-        queued = task is None or task.status is TaskStatus.QUEUED
-        if queued and self.queue_deadline is not None:
-            return min(self.deadline, self.queue_deadline)
-        return self.deadline
+    async def _watched(self, poller: Poller, watch: Watch, limits: _Limits, quietly: bool) -> MediaTask:
+        silence = REPORT_INTERVAL
+        next_report = limits.began + silence
+        reported: MediaTask | None = None
+        while True:
+            task = watch.task
+            if task is not None and task.status.is_terminal:
+                return self._named(task)
+            if watch.error is not None:
+                return self._gave_up(task, watch.error)
+            now = time.time()
+            ends = limits.ends(task)
+            if now >= ends:
+                return self._gave_up(task, self._timeout(poller, watch, limits, now))
+            changed = task is not None and _is_news(task, reported)
+            if changed or now >= next_report:
+                if not quietly:
+                    self._report(poller, watch, limits, now)
+                silence = REPORT_INTERVAL if changed else min(2 * silence, LONGEST_SILENCE)
+                reported, next_report = task, now + silence
+            await watch.changed(min(next_report, ends) - now)
 
-    def _report(self, task: MediaTask | None, poller: Poller, age: float) -> None:
+    def _report(self, poller: Poller, watch: Watch, limits: _Limits, now: float) -> None:
+        task, age = watch.task, now - limits.since
         status = "no answer yet" if task is None else str(task.status)
         if task is not None and task.progress is not None:
             status += f", {task.progress:.0%} done"
         usual = poller.usual(self.operation)
+        clock = asyncio.get_running_loop().time()
         self.log.info(
-            "%s: %s after %.0f s%s; waited for until %s%s",
+            "%s: %s after %.0f s%s; %s, asked for again in %.0f s%s; waited for until %s",
             self.media_task_id,
             status,
             age,
             f" of about {usual:.0f}" if usual and age < usual else f", usually {usual:.0f}" if usual else "",
-            datetime.fromtimestamp(self._ends(task), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
-            f"; the provider does not answer at present: {poller.trouble}" if poller.trouble else "",
+            "not asked for yet"
+            if watch.asked_at is None
+            else f"asked for {clock - watch.asked_at:.0f} s ago",
+            poller.next_look(watch) - clock,
+            _trouble(poller, watch, clock),
+            _utc(limits.ends(task)),
         )
 
-    def _timeout(self, task: MediaTask | None, poller: Poller, waited: float) -> MediaTaskTimeout:
-        in_queue = self._ends(task) < self.deadline
-        status = (
-            "never shown"
-            if task is None
-            else f"still {task.status} (the provider's word: {task.status_word!r})"
-        )
+    def _timeout(self, poller: Poller, watch: Watch, limits: _Limits, now: float) -> MediaTaskTimeout:
+        task = watch.task
+        ends, waited = limits.ends(task), now - limits.began
+        in_queue = ends < limits.deadline
+        if limits.began >= ends:
+            status = f"was not seen in {now - limits.since:.0f} s" if limits.since < ends else "was not seen"
+            status += f" (no triggerer was running it when its time ended, at {_utc(ends)})"
+        elif watch.asked_at is None:
+            status = f"was not asked for in {waited:.0f} s of waiting"
+        elif task is None:
+            status = f"was never shown in {waited:.0f} s of waiting"
+        else:
+            status = (
+                f"is still {task.status} (the provider's word: {task.status_word!r}) "
+                f"after {waited:.0f} s of waiting"
+            )
         return MediaTaskTimeout(
-            f"{self.media_task_id} is {status} after {waited:.0f} s of waiting"
-            f"{' in the queue' if in_queue else ''}; it was not cancelled and may still finish and be billed"
-            + (f"; the provider did not answer: {poller.trouble}" if poller.trouble else ""),
+            f"{self.media_task_id} {status}{' in the queue' if in_queue else ''}; it was not cancelled and "
+            f"may still finish and be billed{_trouble(poller, watch, asyncio.get_running_loop().time())}",
             code="queue_timeout" if in_queue else "timeout",
             media_task_id=self.media_task_id,
         )
 
     def _gave_up(self, task: MediaTask | None, error: BaseException) -> MediaTask:
         if not isinstance(error, MediaTaskError):
-            raise error
+            self.log.error("%s", fit("".join(traceback.format_exception(error))))
+            error = MediaProviderError(f"the wait failed: {type(error).__name__}: {error!s:.500}")
         # The same error may have come to every task of a batch.
-        message = error.message
-        if self.media_task_id not in message:
-            message = f"{self.media_task_id} cannot be read: {message}"
-        own = error_from_dict({**error.to_dict(), "message": message, "media_task_id": self.media_task_id})
-        last = task or MediaTask(self.media_task_id, TaskStatus.QUEUED)
+        message, media_task_id = error.message, str(self.media_task_id)
+        if media_task_id not in message:
+            message = f"{media_task_id} cannot be read: {message}"
+        own = error_from_dict({**error.to_dict(), "message": message, "media_task_id": media_task_id})
+        last = task or MediaTask(media_task_id, TaskStatus.QUEUED)
         return dataclasses.replace(self._named(last), error=own)
 
     def _named(self, task: MediaTask) -> MediaTask:
-        return dataclasses.replace(task, operation=self.operation or task.operation)
+        # Whatever id the reply says: this one was asked for.
+        return dataclasses.replace(
+            task, id=str(self.media_task_id), operation=self.operation or task.operation
+        )
 
 
-class MediaBatchTrigger(_CancelsWhenKilled):
+class MediaBatchTrigger(CancelsWhenKilled):
     """Fires once, when enough of a batch's requests have ended to go on with it, or all of them.
 
     Which requests are under way it reads from the copies of their records: its arguments and its event stay
     small, whatever the size of the batch. The event is `{"ended": {page: bits}, "gave_up": {page: bits}}`, in
-    which bit n of the hexadecimal *bits* is the request at place n of the page: those that
-    have ended, and those that nobody waits for any longer. No results: whoever resumes reads them.
+    which bit n of the hexadecimal *bits* is the request at place n of the page: those that have ended, and
+    those that nobody waits for any longer. No results: whoever resumes reads them.
 
     :param media_conn_id: the account.
     :param poll_interval: seconds between two looks.
     :param timeout: seconds for which each request is waited for.
     :param queue_timeout: the same for one that the provider has not begun yet, or None.
     :param wake_after: how many must have ended.
-    :param until: unix seconds at which it fires in any case, because a refused submission may be tried again.
+    :param until: unix seconds at which it fires in any case, because a refused submission may be tried again;
+        at most `LONGEST_RATE_LIMIT` ahead.
     :param copies: what the keys of the pages' copies begin with.
     :param pages: those with requests under way.
     :param began: unix seconds at which this try began: nothing is given up sooner than *timeout* after it.
@@ -366,9 +368,9 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         """All that are under way."""
         return [one.media_task_id for one in self._waiting.values()]
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields the one event and returns at once."""
-        yield TriggerEvent(await self.wait())
+    async def _event(self) -> dict[str, Any]:
+        """How far the batch is."""
+        return await self.wait()
 
     async def wait(self) -> dict[str, Any]:
         """The event, once it is time for it."""
@@ -382,12 +384,14 @@ class MediaBatchTrigger(_CancelsWhenKilled):
         async def wait_for(number: int, trigger: MediaTaskTrigger) -> None:
             try:
                 ended[number] = await trigger.wait(quietly=True)
+                if len(ended) >= self.wake_after or len(ended) == len(self._waiting):
+                    enough.set()
             except Exception:
                 enough.set()
                 raise
-            if len(ended) >= self.wake_after:
-                enough.set()
 
+        if not self._waiting and self.until is None:
+            enough.set()
         waits = [asyncio.create_task(wait_for(*one)) for one in self._waiting.items()]
         try:
             await self._until(enough, ended)
@@ -412,15 +416,16 @@ class MediaBatchTrigger(_CancelsWhenKilled):
             for number, record in records.items():
                 if record.get("phase") in ("submitted", "adopted") and not record.get("failure"):
                     found[int(number)] = self._trigger_of(record)
-        if not found:
+        if not found and self.pages:
             raise MediaProviderError(
                 f"the copies of the batch's records ({self.copies}) show nothing under way; a retry finds out"
             )
         return found
 
     def _trigger_of(self, record: Mapping[str, Any]) -> MediaTaskTrigger:
-        submitted_at = datetime.fromisoformat(record["submitted_after"]).timestamp()
-        since = max(self.began, min(submitted_at, time.time()))
+        now = time.time()
+        submitted_at = min(datetime.fromisoformat(record["submitted_after"]).timestamp(), now)
+        since = max(moment(self.began, now), submitted_at)
         return MediaTaskTrigger(
             record["media_task_id"],
             self.media_conn_id,
@@ -434,11 +439,12 @@ class MediaBatchTrigger(_CancelsWhenKilled):
     async def _until(self, enough: asyncio.Event, ended: Mapping[int, MediaTask]) -> None:
         """Sleeps until enough have ended, and says now and then how many have."""
         began, silence = time.time(), REPORT_INTERVAL
+        until = None if self.until is None else moment(self.until, began + LONGEST_RATE_LIMIT)
         while not enough.is_set():
             now = time.time()
-            if self.until is not None and now >= self.until:
+            if until is not None and now >= until:
                 return
-            pause = silence if self.until is None else min(silence, self.until - now)
+            pause = silence if until is None else min(silence, until - now)
             try:
                 await asyncio.wait_for(enough.wait(), pause)
             except asyncio.TimeoutError:
@@ -451,7 +457,7 @@ class MediaBatchTrigger(_CancelsWhenKilled):
                         time.time() - began,
                     )
         # What ends together is told together.
-        await asyncio.sleep(min(self.poll_interval, 1.0))
+        await asyncio.sleep(self.poll_interval if 0.0 < self.poll_interval < 1.0 else 1.0)
 
 
 def _bits_of(numbers: Iterable[int]) -> dict[str, str]:
@@ -483,6 +489,19 @@ def checked_event(event: Any) -> dict[str, dict[int, int]]:
 def numbers_of(page: int, bits: int) -> list[int]:
     """The numbers of the requests on *page* whose bit is set."""
     return [page * PAGE + place for place in range(PAGE) if bits >> place & 1]
+
+
+def _trouble(poller: Poller, watch: Watch, clock: float) -> str:
+    """Why a task cannot be read, for a person; nothing if all is well."""
+    account = poller.account
+    if not account.trouble:
+        return f"; it cannot be read: {watch.failure}" if watch.failure else ""
+    ago = clock - account.failed_at
+    return f"; status requests of {poller.media_conn_id} fail, the last {ago:.0f} s ago: {account.trouble}"
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _is_news(task: MediaTask, reported: MediaTask | None) -> bool:

@@ -1,27 +1,42 @@
 """What a file is, by its bytes, and whether it decodes as that.
 
 Types are told by puremagic; pictures are decoded by Pillow and sound and video by PyAV, where they are
-installed (the extra `landing`).
+installed (the extra `landing`), in a process of their own (see `decoding`).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import signal
+import socket
+import subprocess
+import sys
 import threading
-import warnings
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import puremagic
+from airflow.sdk.configuration import conf
+from typing_extensions import Self
 
 from airflow_media_tasks.task import MediaProviderError, shown
 
 
 _HEAD = 8192
 """Bytes by which a type is told."""
-_PIXELS_DECODED = 24_000_000
-"""Pictures of more pixels are not unpacked as a whole, which would take three or four bytes for each."""
+MEMORY = 512 * 1024**2
+"""Bytes that decoding a file may take, unless the setting [media_tasks] decoder_memory says otherwise."""
+
+_CHILD = Path(__file__).with_name("decoding.py")
+_CPU_SECONDS = 20
+"""Of CPU, for one file."""
+_WALL_SECONDS = 60.0
+_ENDING_SECONDS = 1.0
+_ANSWER = 4096
+"""Bytes of an answer."""
 
 IMAGE, VIDEO, AUDIO = "image", "video", "audio"
 _KINDS = {"image": IMAGE, "thumbnail": IMAGE, "video": VIDEO, "audio": AUDIO}
@@ -43,6 +58,10 @@ class MediaType:
     decoder: str = ""
 
 
+_AVIF = MediaType("image/avif", ".avif", (IMAGE, VIDEO), "AVIF")
+_HEIC = MediaType("image/heic", ".heic", (IMAGE,))
+_MOV = MediaType("video/quicktime", ".mov", (VIDEO, AUDIO), "mov")
+_MIDI = MediaType("audio/midi", ".mid", (AUDIO,))
 _SOUND_OF_MP4 = MediaType("audio/mp4", ".m4a", (AUDIO,), "mp4")
 _MP4 = MediaType("video/mp4", ".mp4", (VIDEO, AUDIO), "mp4")
 _WAV = MediaType("audio/wav", ".wav", (AUDIO,), "wav")
@@ -53,19 +72,19 @@ _BMP = MediaType("image/bmp", ".bmp", (IMAGE,), "BMP")
 _UNKNOWN = MediaType("application/octet-stream", ".bin", ())
 
 _TYPES = {
-    "image/png": MediaType("image/png", ".png", (IMAGE,), "PNG"),
+    "image/png": MediaType("image/png", ".png", (IMAGE, VIDEO), "PNG"),
     "image/jpeg": MediaType("image/jpeg", ".jpg", (IMAGE,), "JPEG"),
-    "image/webp": MediaType("image/webp", ".webp", (IMAGE,), "WEBP"),
-    "image/gif": MediaType("image/gif", ".gif", (IMAGE,), "GIF"),
+    "image/webp": MediaType("image/webp", ".webp", (IMAGE, VIDEO), "WEBP"),
+    "image/gif": MediaType("image/gif", ".gif", (IMAGE, VIDEO), "GIF"),
     "image/tiff": MediaType("image/tiff", ".tiff", (IMAGE,), "TIFF"),
     "image/bmp": _BMP,
     "image/x-ms-bmp": _BMP,
-    "image/avif": MediaType("image/avif", ".avif", (IMAGE,)),
-    "image/heic": MediaType("image/heic", ".heic", (IMAGE,)),
+    "image/avif": _AVIF,
+    "image/heic": _HEIC,
     "image/svg+xml": MediaType("image/svg+xml", ".svg", (IMAGE,)),
     "video/mp4": _MP4,
     "audio/mp4": _MP4,
-    "video/quicktime": MediaType("video/quicktime", ".mov", (VIDEO, AUDIO), "mov"),
+    "video/quicktime": _MOV,
     "video/webm": MediaType("video/webm", ".webm", (VIDEO, AUDIO), "matroska"),
     "video/x-matroska": _MKV,
     "application/x-matroska": _MKV,
@@ -79,7 +98,15 @@ _TYPES = {
     "audio/aac": MediaType("audio/aac", ".aac", (AUDIO,), "aac"),
     "audio/ogg": _OGG,
     "application/ogg": _OGG,
+    "audio/x-midi": _MIDI,
+    "audio/midi": _MIDI,
 }
+_BRANDS = {
+    b"qt  ": _MOV,
+    **dict.fromkeys((b"avif", b"avis"), _AVIF),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIC),
+}
+"""Of ISO base media files (ISO/IEC 14496-12, section 4.3), what is not MP4 with one of its many brands."""
 
 
 def extensions(kind: str) -> list[str]:
@@ -118,6 +145,16 @@ def identify(path: Path, kind: str, content_type: str, name: str) -> MediaType:
 
 
 def _type_of(head: bytes) -> MediaType | None:
+    # Of these two puremagic knows some brands, and some of the bit rates.
+    if head[4:8] in (b"ftyp", b"styp"):
+        brands = head[8 : min(int.from_bytes(head[:4], "big"), 512)]
+        # The first is the major brand; `mif1` and `msf1` may be either, and the compatible ones say which.
+        known = [
+            _BRANDS[brand] for at in range(0, len(brands), 4) if (brand := brands[at : at + 4]) in _BRANDS
+        ]
+        return (_AVIF if _AVIF in known else known[0]) if known and brands[:4] in _BRANDS else _MP4
+    if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and 0 < head[2] >> 4 < 15:
+        return _TYPES["audio/mpeg"]
     try:
         matches = [match.mime_type for match in puremagic.magic_string(head)]
     except (puremagic.PureError, ValueError):
@@ -148,92 +185,165 @@ def missing_decoders() -> list[str]:
     return [name for name, module in modules.items() if importlib.util.find_spec(module) is None]
 
 
-_ONE_AT_A_TIME = threading.Lock()
-"""Unpacked pictures and frames are large."""
+_FACTS: dict[str, tuple[tuple[type, ...], float]] = {
+    **dict.fromkeys(("width", "height", "frames"), ((int,), 2**31)),
+    "duration": ((int, float), 1e9),
+}
+"""What the process may say that it saw: types, and a bound."""
+
+
+class Decoder:
+    """Decodes files in a process of its own: what a hostile file does to the decoder, it does there.
+
+    The process starts at the first file that something here can decode, serves one file after the other, and
+    is replaced when it breaks. It has an empty environment, no descriptor but its socket and the file, and
+    limits of memory and time; see `decoding`. As a context manager; any thread may ask.
+
+    :param memory: bytes that it may take, default the setting `[media_tasks] decoder_memory`.
+    """
+
+    def __init__(self, memory: int | None = None) -> None:
+        self._memory = memory or conf.getint("media_tasks", "decoder_memory", fallback=MEMORY)
+        self._lock = threading.Lock()
+        self._child: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._child[0].pid if self._child else None
+
+    def check(self, path: Path, media_type: MediaType, kind: str, name: str) -> dict[str, Any]:
+        """Decodes the file at *path*: a picture as a whole, of sound and video the beginning and the end.
+
+        :param kind: as of `MediaFile`.
+        :param name: what errors call the file.
+        :return: what that showed: `width` and `height` (px), `duration` (s); and where nobody can say whether
+            the file is whole `checked`, a text that begins with "not checked" and says why.
+        :raises MediaProviderError: if data are missing or broken, or a video does not move.
+        """
+        is_picture = IMAGE in media_type.kinds
+        library, module = ("pillow", "PIL") if is_picture else ("av", "av")
+        if not media_type.decoder:
+            return {"checked": f"not checked: nothing here decodes {media_type.content_type}"}
+        if importlib.util.find_spec(module) is None:
+            return {"checked": f"not checked: {library} is not installed"}
+        wanted = media_type.kinds[0] if len(media_type.kinds) == 1 else _KINDS.get(kind)
+        with path.open("rb") as file, self._lock:
+            answer = self._ask(file, {"form": media_type.decoder, "wanted": wanted})
+        if "damaged" in answer:
+            raise MediaProviderError(
+                f"{name} does not decode as {media_type.content_type}: {_words_of(answer['damaged'])}",
+                code="does_not_decode",
+            )
+        facts = _facts_of(answer.get("facts"))
+        if "unchecked" in answer:
+            facts["checked"] = f"not checked: {_words_of(answer['unchecked'])}"
+        elif is_picture and _KINDS.get(kind) == VIDEO and facts.get("frames", 1) < 2:
+            raise MediaProviderError(
+                f"{name} claims to be {kind} and is {media_type.content_type} that does not move",
+                code="wrong_type",
+            )
+        facts.pop("frames", None)
+        return facts
+
+    def _ask(self, file: BinaryIO, question: dict[str, Any]) -> dict[str, Any]:
+        """The process's answer; what breaks it is an answer, too."""
+        try:
+            if self._child is None:
+                self._child = self._start()
+            connection = self._child[1]
+            socket.send_fds(connection, [json.dumps(question).encode()], [file.fileno()])
+            answer = json.loads(_line_from(connection))
+            if not isinstance(answer, dict):
+                raise ValueError("it said something else")
+        except (OSError, ValueError, RecursionError) as error:
+            code = self._end()
+            if isinstance(error, TimeoutError):
+                return {"unchecked": f"takes longer than {_WALL_SECONDS:.0f} s"}
+            if code == -signal.SIGXCPU:
+                return {"unchecked": f"takes more than {_CPU_SECONDS} s of CPU"}
+            return {"unchecked": f"the decoder broke ({error}; it ended with {code})"}
+        except BaseException:
+            # Its answer would be taken for that to the next question.
+            self._end()
+            raise
+        if "unchecked" in answer:
+            # A library that ran short of memory, or met what it does not know, may not be as it was.
+            self._end()
+        return answer
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        # The libraries alone: no folder of anybody's own modules, and nothing that these begin with.
+        specs = [importlib.util.find_spec(module) for module in ("PIL", "av")]
+        folders = [str(Path(spec.origin).parent.parent) for spec in specs if spec and spec.origin]
+        limits = {"path": [*dict.fromkeys(folders)], "memory": self._memory, "cpu": _CPU_SECONDS}
+        ours, its = socket.socketpair()
+        with its:
+            try:
+                process = subprocess.Popen(  # noqa: S603  # Python, and what is ours
+                    [sys.executable, "-I", "-S", str(_CHILD), json.dumps(limits)],
+                    stdin=its.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env={},
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return process, ours
+
+    def _end(self) -> int | None:
+        """Ends the process, if there is one.
+
+        :return: its exit code.
+        """
+        if self._child is None:
+            return None
+        (process, connection), self._child = self._child, None
+        connection.close()
+        try:
+            # It ends by itself at the end of its socket, or is about to.
+            return process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+
+def _line_from(connection: socket.socket) -> bytes:
+    until = time.monotonic() + _WALL_SECONDS
+    line = b""
+    while not line.endswith(b"\n"):
+        connection.settimeout(max(until - time.monotonic(), 0.001))
+        got = connection.recv(_ANSWER)
+        if not got or len(line) > _ANSWER:
+            raise ConnectionError("it said nothing that ends")
+        line += got
+    return line
+
+
+def _facts_of(said: Any) -> dict[str, Any]:
+    """What the process says it saw, if it is what it is to say: a hostile file may have taken it over."""
+    facts: dict[str, Any] = {}
+    for name, value in said.items() if isinstance(said, dict) else ():
+        kinds, most = _FACTS.get(name, ((), 0))
+        if type(value) in kinds and 0 < value < most:
+            facts[name] = value
+    return facts
+
+
+def _words_of(said: Any) -> str:
+    return "".join(character if character.isprintable() else "?" for character in str(said)[:200])
 
 
 def check_decodes(path: Path, media_type: MediaType, kind: str, name: str) -> dict[str, Any]:
-    """Decodes the file at *path*: a picture as a whole, of sound and video the beginning and the end.
-
-    :return: what that showed: `width` and `height` (px), `duration` (s); empty where nothing can decode it.
-    :raises MediaProviderError: if it does not decode.
-    """
-    if not media_type.decoder:
-        return {}
-    try:
-        with _ONE_AT_A_TIME:
-            if IMAGE in media_type.kinds:
-                return _decode_picture(path, media_type.decoder)
-            return _decode_streams(path, media_type, kind)
-    except _DoesNotDecode as error:
-        raise MediaProviderError(
-            f"{name} does not decode as {media_type.content_type}: {error}", code="does_not_decode"
-        ) from error
-
-
-class _DoesNotDecode(Exception):
-    """The words of the decoder."""
-
-
-def _decode_picture(path: Path, decoder: str) -> dict[str, Any]:
-    try:
-        from PIL import Image  # noqa: PLC0415  # of the extra `landing`
-    except ImportError:
-        return {}
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 million pixels on, and refuses twice as many; such are not unpacked here.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=(decoder,)) as image:
-                width, height = image.size
-                if decoder == "JPEG":
-                    # An eighth of each side: the data are read to their end, and little is unpacked.
-                    image.draft("RGB", (max(width // 8, 1), max(height // 8, 1)))
-                if decoder == "JPEG" or width * height <= _PIXELS_DECODED:
-                    image.load()
-                else:
-                    image.verify()
-    except Exception as error:
-        # Pillow's formats raise many kinds of errors for bytes that make no sense.
-        raise _DoesNotDecode(shown(str(error) or type(error).__name__, 200)) from error
-    return {"width": width, "height": height}
-
-
-def _decode_streams(path: Path, media_type: MediaType, kind: str) -> dict[str, Any]:
-    try:
-        import av  # noqa: PLC0415  # of the extra `landing`
-    except ImportError:
-        return {}
-    try:
-        # A file object and a format: no playlist in disguise makes libav open anything else.
-        with path.open("rb") as file, av.open(file, format=media_type.decoder) as media:
-            return _decode_ends(media, _KINDS.get(kind), av.time_base)
-    except UnicodeDecodeError:
-        # A title in another encoding, which older PyAV insists on reading, says nothing of the frames.
-        return {}
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _DoesNotDecode(shown(getattr(error, "strerror", None) or str(error), 200)) from error
-
-
-def _decode_ends(media: Any, wanted: str | None, time_base: int) -> dict[str, Any]:
-    """Decodes the first frame, and reads from the last picture that stands for itself to the end."""
-    facts: dict[str, Any] = {}
-    videos = () if wanted == AUDIO else media.streams.video
-    stream = next(iter([*videos, *(() if wanted == VIDEO else media.streams.audio)]), None)
-    if stream is None:
-        raise _DoesNotDecode(f"there is no {wanted or 'sound or picture'} in it")
-    if next(iter(media.decode(stream)), None) is None:
-        raise _DoesNotDecode("there is not one frame in it")
-    if stream.type == "video":
-        facts |= {"width": stream.width, "height": stream.height}
-    if media.duration:
-        facts["duration"] = round(media.duration / time_base, 3)
-        media.seek(int(media.duration * 0.98))
-        frames = 0
-        for packet in media.demux(stream):
-            if packet.is_corrupt:
-                raise _DoesNotDecode("its end is missing")
-            frames = frames or len(packet.decode())
-        if not frames:
-            raise _DoesNotDecode("its end is missing")
-    return facts
+    """As `Decoder.check`, in a process for this file alone."""
+    with Decoder() as decoder:
+        return decoder.check(path, media_type, kind, name)

@@ -8,9 +8,10 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_media_tasks import poller
 from airflow_media_tasks.records import Place
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask, TaskStatus, shown
-from airflow_media_tasks.triggers import MediaTaskTrigger
+from airflow_media_tasks.triggers import LONGEST_WAIT, MediaTaskTrigger
 
 
 if TYPE_CHECKING:
@@ -26,14 +27,30 @@ _URLS_IN_LOG = 5
 
 
 def seconds(name: str, value: Any) -> float:
-    """*value* (a number or a timedelta) in seconds. Raises MediaRequestError unless it is above 0."""
+    """*value* (a number or a timedelta) in seconds. Raises MediaRequestError unless it is above 0.
+
+    No more than `LONGEST_WAIT`, after which the calendar of a computer ends soon.
+    """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     good = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
     if not good or number <= 0:
         raise MediaRequestError(
             f"{name} must be a number of seconds above 0 or a timedelta, got {shown(value)}"
         )
+    if number > LONGEST_WAIT:
+        raise MediaRequestError(f"{name} must be at most {LONGEST_WAIT:.0f} s, got {shown(value)}")
     return float(number)
+
+
+def poll_interval_of(value: Any) -> float:
+    """*value* in seconds, as of `seconds`. Raises MediaRequestError below `SHORTEST_INTERVAL`."""
+    number = seconds("poll_interval", value)
+    if number < poller.SHORTEST_INTERVAL:
+        raise MediaRequestError(
+            f"poll_interval must be at least {poller.SHORTEST_INTERVAL:g} s, got {shown(value)}; a provider "
+            "that is asked more often than that refuses requests, and finds no result sooner"
+        )
+    return number
 
 
 def made_by(context: Context) -> dict[str, Any]:

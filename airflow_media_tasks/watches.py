@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from airflow_media_tasks.task import MediaTask
 
@@ -16,6 +17,8 @@ from airflow_media_tasks.task import MediaTask
 @dataclass(slots=True, eq=False)
 class Watch:
     """One waiter's interest in one task: what is known of it, and a way to sleep until that changes.
+
+    All moments are seconds of the event loop's clock, and None where nothing of the kind has happened.
 
     :param media_task_id: the task's handle.
     :param interval: seconds between two looks.
@@ -31,10 +34,13 @@ class Watch:
     task: MediaTask | None = None
     error: BaseException | None = None
     asked: int = 0
+    asked_at: float | None = None
     looked: float | None = None
     swept: bool = False
     company: int | None = None
-    failing_since: float | None = None
+    failed_at: float | None = None
+    failure: str | None = None
+    own_trouble_since: float | None = None
     wake: asyncio.Future[None] | None = None
 
     async def changed(self, timeout: float) -> None:
@@ -74,6 +80,9 @@ class Pace:
         return 1.5 * max(self.seen) if self.seen else 4 * self.expected
 
 
+_Queue: TypeAlias = list[tuple[float, int, Watch]]
+
+
 @dataclass
 class Group:
     """The waiting tasks that one request can ask for together, in the order in which they are due.
@@ -86,8 +95,9 @@ class Group:
     next_sweep: float | None = None
     sweep_took: float = 0.0
     no_list_until: float = 0.0
-    _queue: list[tuple[float, int, Watch]] = field(default_factory=list)
     _order: Iterator[int] = field(default_factory=itertools.count)
+    # Of those whom a list has not answered for, and of the others, whose `swept` is True.
+    _queues: tuple[_Queue, _Queue] = field(default_factory=lambda: ([], []))
 
     def __iter__(self) -> Iterator[Watch]:
         return itertools.chain.from_iterable(self.watches.values())
@@ -96,22 +106,17 @@ class Group:
         """Asks for the task of *watch* at *due*, and not when it was to be asked for until now."""
         # An entry whose time is not the watch's own any more is void.
         watch.due = due
-        heapq.heappush(self._queue, (due, next(self._order), watch))
+        heapq.heappush(self._queues[watch.swept], (due, next(self._order), watch))
 
-    def earliest(self) -> float:
+    def earliest(self, only_swept: bool = False) -> float:
         """When the next task is due; infinity if none is."""
-        while self._queue:
-            due, _, watch = self._queue[0]
-            if self._is_valid(due, watch):
-                return due
-            heapq.heappop(self._queue)
-        return math.inf
+        return min(self._due(queue) for queue in self._queues[only_swept:])
 
     def pop_due(self, now: float) -> list[Watch]:
-        """All that are due by now; each has to be scheduled anew."""
-        popped = []
-        while self.earliest() <= now:
-            popped.append(self._pop())
+        """All that are due by now and whom no list has answered for; each has to be scheduled anew."""
+        popped, queue = [], self._queues[False]
+        while self._due(queue) <= now:
+            popped.append(self._pop(queue))
         return popped
 
     def take(self, now: float, limit: int, only_swept: bool) -> list[Watch]:
@@ -120,14 +125,17 @@ class Group:
         :param only_swept: whether the others are left to the list, which is about to be read again.
         """
         batch: list[Watch] = []
+        aside: list[tuple[Watch, float]] = []
         ids: set[str] = set()
         while len(ids) < limit:
-            due = self.earliest()
+            queue = min(self._queues[only_swept:], key=self._due)
+            due = self._due(queue)
             if due > now and (not batch or only_swept or due == math.inf):
                 break
-            watch = self._pop()
-            if only_swept and not watch.swept:
-                self.schedule(watch, max(self.next_sweep or due, due))
+            watch = self._pop(queue)
+            if batch and (watch.company is None) != (batch[0].company is None):
+                # What may have spoilt a batch spoils none of those that have not.
+                aside.append((watch, due))
                 continue
             limit = min(limit, watch.company or limit)
             ids.add(watch.media_task_id)
@@ -137,12 +145,21 @@ class Group:
                 if not math.isnan(waiter.due):
                     waiter.due = math.nan
                     batch.append(waiter)
+        for watch, due in aside:
+            self.schedule(watch, due)
         return batch
 
-    def _pop(self) -> Watch:
-        watch = heapq.heappop(self._queue)[2]
+    def _due(self, queue: _Queue) -> float:
+        """When the first of *queue* is due, without what is void; infinity if it is empty."""
+        while queue:
+            due, _, watch = queue[0]
+            if watch.due == due and watch in self.watches.get(watch.media_task_id, ()):
+                return due
+            heapq.heappop(queue)
+        return math.inf
+
+    @staticmethod
+    def _pop(queue: _Queue) -> Watch:
+        watch = heapq.heappop(queue)[2]
         watch.due = math.nan
         return watch
-
-    def _is_valid(self, due: float, watch: Watch) -> bool:
-        return watch.due == due and watch in self.watches.get(watch.media_task_id, ())

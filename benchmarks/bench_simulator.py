@@ -35,10 +35,12 @@ class SimulatorProcess:
     """A context manager around the simulator's command.
 
     :param port: TCP port, 0 for a free one.
+    :param seconds: how long a task takes unless its request says otherwise.
     """
 
-    def __init__(self, port: int = 0) -> None:
-        command = [sys.executable, "-m", "airflow_media_tasks.simulator", "--port", str(port)]
+    def __init__(self, port: int = 0, seconds: float = 3.0) -> None:
+        options = ["--port", str(port), "--seconds", str(seconds)]
+        command = [sys.executable, "-m", "airflow_media_tasks.simulator", *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None  # noqa: S101  # for the type checker
         self.url = self._process.stdout.readline().split()[1]

@@ -232,7 +232,12 @@ def main() -> int:
     simulated = simulated_connections(simulator)
     print("Starting Airflow (API server, scheduler, DAG processor, triggerer)", flush=True)
     try:
-        with Deployment(DAGS, settings={"MEDIA_OUTPUT": f"file://{output}", **simulated}) as airflow:
+        settings = {
+            "MEDIA_OUTPUT": f"file://{output}",
+            "AIRFLOW__MEDIA_TASKS__GALLERY_ROOTS": f"file://{output}",
+            **simulated,
+        }
+        with Deployment(DAGS, settings=settings) as airflow:
             if simulated:
                 start_simulator(airflow, simulator, options.seconds)
             good = show_run(airflow, options.dag)

@@ -189,32 +189,18 @@ def complete(context: dict[str, Any]) -> Callable[[Any], Any]:
     return run
 
 
-STALL = 0.05
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may look at a task more often than operators may: most would be nothing but waiting."""
+    monkeypatch.setattr("airflow_media_tasks.poller.SHORTEST_INTERVAL", 0.01)
 
 
 @pytest.fixture
-async def steady_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """The event loop's clock, which stands still while the machine does: some stop for half a second.
+async def driven_clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The event loop's clock and `time.time`, which stand while the machine works: a `DrivenClock`."""
+    from .clock import DrivenClock  # noqa: PLC0415  # Airflow must find its home first
 
-    What is scheduled in the loop goes by it: moments compared by it are the code's, not the machine's.
-    """
-    loop = asyncio.get_running_loop()
-    clock, select = loop.time, loop._selector.select  # type: ignore[attr-defined]  # a loop has no other seam
-    stalled, left = 0.0, clock()
-
-    def wait(timeout: float | None = None) -> Any:
-        """Waits as usual, and takes the time off that should not have passed, before as well as meanwhile."""
-        nonlocal stalled, left
-        entered = clock()
-        events = select(timeout)
-        lost = clock() - entered - timeout if timeout is not None else 0.0
-        stalled += sum(each for each in (entered - left, lost) if each > STALL)
-        left = clock()
-        return events
-
-    monkeypatch.setattr(loop._selector, "select", wait)  # type: ignore[attr-defined]  # as above
-    monkeypatch.setattr(loop, "time", lambda: clock() - stalled)
-    return loop.time
+    return DrivenClock(asyncio.get_running_loop(), monkeypatch)
 
 
 async def anext_of(trigger: Any) -> Any:

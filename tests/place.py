@@ -15,13 +15,13 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_media_tasks import records, submission
+from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, Record, answer_name
+from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, Record
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import Submission, once
-from airflow_media_tasks.task import MediaTask, SubmissionOutcomeUnknown
+from airflow_media_tasks.task import MediaTask
 
 
 Connect = Callable[..., str]
@@ -46,7 +46,7 @@ class Store:
 
     def __init__(self) -> None:
         self.value: Any = None
-        self.others: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {}
         self.after_intent: Callable[[], None] = lambda: None
         self.before_result: Callable[[], None] = lambda: None
         self.is_stale = False
@@ -55,7 +55,7 @@ class Store:
     def get(self, key: str) -> Any:
         """What was written, as JSON has it; a worker that was replaced is told that there is nothing."""
         if key != KEY:
-            return json.loads(json.dumps(self.others.get(key)))
+            return self.answers.get(key)
         return None if self.is_stale else json.loads(json.dumps(self.value))
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
@@ -64,7 +64,7 @@ class Store:
         if value["phase"] != "intent":
             self.before_result()
         self._write(value)
-        if value["phase"] == "intent":
+        if value["phase"] == "intent" and "asked_at" not in value:
             self.after_intent()
 
     def delete(self, key: str) -> None:
@@ -105,7 +105,8 @@ class Clock:
     def instead_of_time(cls, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Clock:
         """What the submission takes for the time from now on; reads are repeated without a pause."""
         clock = cls(simulator)
-        monkeypatch.setattr(submission, "time", clock)
+        for module in (records, submission):
+            monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(ConversationHook, "retry_wait", 0.0)
         return clock
 
@@ -178,16 +179,18 @@ class Place:
         self.ti.max_tries += 1
         self.ti.try_number += 1
         if not keep:
-            self.store.value, self.store.others = None, {}
+            self.store.value, self.store.answers = None, {}
 
-    def is_asked(self) -> None:
-        """A try that ends with the question."""
-        with pytest.raises(SubmissionOutcomeUnknown):
-            self.run()
+    def decide(self, media_task_id: str | None = None) -> None:
+        """What a person answers: the provider's task that it became, or None to submit anew."""
+        record = self.store.value
+        key = answers.key_of(answers.reference_of("failed", record, record["client_ref"]))
+        answer = answers.answer(self.store.answers.get(key), record, media_task_id)
+        self.store.answers[key] = json.loads(json.dumps(answer.to_dict()))
 
-    def answer(self, **answer: Any) -> None:
-        """What the command line and the gallery write."""
-        self.store.others[answer_name(self.store.value["client_ref"])] = answer
+    def decide_in_the_record(self, **change: Any) -> None:
+        """What a person's command wrote into the record before answers had entries of their own."""
+        self.store.value.update(change)
 
 
 def die() -> None:

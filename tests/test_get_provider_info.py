@@ -187,12 +187,17 @@ def test_values_know_neither_airflow_nor_a_provider() -> None:
     [
         ("triggers", ["operators", "sensors", "submission", "storage", "waiting"]),
         ("submission", ["operators", "sensors", "triggers", "waiting"]),
+        ("records", ["operators", "sensors", "triggers", "submission", "answers", "waiting", "hooks.base"]),
+        ("answers", ["operators", "sensors", "triggers", "submission", "records", "waiting", "hooks.base"]),
         ("storage", ["operators", "sensors", "triggers", "submission", "waiting"]),
         ("downloads", ["operators", "sensors", "triggers", "submission", "waiting", "provenance"]),
         ("provenance", ["triggers", "submission", "waiting", "downloads", "verification"]),
         ("waiting", ["operators", "sensors", "submission", "storage"]),
         ("hooks.base", ["operators", "sensors", "triggers", "submission", "storage", "waiting"]),
         ("hooks.conversations", ["operators", "sensors", "triggers", "submission", "storage", "hooks.base"]),
+        ("hooks.connections", ["hooks.base", "hooks.conversations"]),
+        ("hooks.replies", ["hooks.base", "hooks.conversations"]),
+        ("hooks.masking", ["hooks.base", "hooks.conversations"]),
         ("hooks.operations", ["operators", "sensors", "triggers", "hooks.base", "hooks.conversations"]),
     ],
 )

@@ -21,8 +21,6 @@ from airflow_media_tasks.triggers import MediaTaskTrigger
 
 
 PROVIDER = """
-import re
-
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Request
 from airflow_media_tasks.hooks.operations import Operation
@@ -32,7 +30,7 @@ from airflow_media_tasks.task import MediaFile, MediaTask, TaskStatus
 class ToyHook(MediaHook):
     conn_type, default_conn_name, hook_name = "toy", "toy_default", "Toy"
     base_url = "https://toy.example"
-    id_pattern, id_form = re.compile(r"toy-[0-9]+"), "toy-<number>"
+    id_form = "toy-<number>"
     has_balance = False
     operations = {"text_to_image": Operation("image", "/toys", ("prompt",), rename={"prompt": "wish"})}
 

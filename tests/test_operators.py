@@ -20,6 +20,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 
+from airflow_media_tasks import answers
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
     GenerateAudioOperator,
@@ -32,10 +33,13 @@ from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
     MediaModerationError,
+    MediaNotFoundError,
     MediaRequestError,
+    MediaTask,
     MediaTaskError,
     MediaTaskFailed,
     MediaTaskTimeout,
+    TaskStatus,
 )
 
 
@@ -55,6 +59,35 @@ def video(**arguments: Any) -> MediaTaskOperator:
 
 
 # What comes out.
+
+
+def test_a_task_that_the_provider_does_not_know_can_be_given_up(
+    sim: Simulator, connect: Connect, context: Any
+) -> None:
+    """The next try looks again and submits nothing; a person may say that a new one is wanted."""
+    connect("kling")
+    operator = video(arguments={"prompt": "a fox [sim:queued=0] [sim:seconds=600]"})
+
+    def record() -> dict[str, Any]:
+        with pytest.raises(TaskDeferred):
+            operator.execute(context)
+        return dict(context["task_state_store"]["media_task"])
+
+    waiting = record()
+    gone = MediaTask(waiting["media_task_id"], TaskStatus.QUEUED, error=MediaNotFoundError("no such task"))
+    with pytest.raises(answers.NotAnswerable):
+        answers.reference_of("failed", waiting, None)
+    with pytest.raises(MediaNotFoundError):
+        operator.execute_complete(context, gone.to_dict())
+    assert context["task_state_store"]["media_task"]["asked_at"]
+    assert record() == waiting
+    with pytest.raises(MediaNotFoundError):
+        operator.execute_complete(context, gone.to_dict())
+    asking = context["task_state_store"]["media_task"]
+    key = answers.key_of(answers.reference_of("failed", asking, None))
+    context["task_state_store"][key] = answers.answer(None, asking, None).to_dict()
+    assert record()["media_task_id"] != waiting["media_task_id"]
+    assert len(sim.ledger()) == 2
 
 
 @pytest.mark.parametrize("deferrable", [True, False])

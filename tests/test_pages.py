@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from airflow_media_tasks.batch.pages import ENTRY_BYTES, Pages, State
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.pages import ENTRY_BYTES, Pages, State
 from airflow_media_tasks.records import SUBMISSIONS, Entries, Record
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import Submission

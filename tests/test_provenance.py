@@ -89,6 +89,38 @@ def test_each_file_has_its_document(
         assert {"url", "kind", "size", "sha256", "content_type", "width", "height"} <= set(file)
 
 
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("file:///a/b.png", "file:///a/b.png"),
+        ("s3://conn@bucket/a/b-1_~.png", "s3://bucket/a/b-1_~.png"),
+        ("s3://bucket/a=1/b+c:d,e;f@g!$&'()*", "s3://bucket/a=1/b+c:d,e;f@g!$&'()*"),
+        ("s3://bucket/M\u00fcller/\u732b.png", "s3://bucket/M%C3%BCller/%E7%8C%AB.png"),
+        ("file:///a/Episode #12/why?.png", "file:///a/Episode%20%2312/why%3F.png"),
+        ("file:///a/100% wool/%20.png", "file:///a/100%25%20wool/%2520.png"),
+        ('file:///a/[1]{2}|\\^`<>".png', "file:///a/%5B1%5D%7B2%7D%7C%5C%5E%60%3C%3E%22.png"),
+        ("/plain/M\u00fcller #1.png", "/plain/M%C3%BCller%20%231.png"),
+    ],
+)
+def test_every_path_is_a_right_uri(path: str, uri: str) -> None:
+    """Which Airflow takes as it is, without losing the end of it; what is plain stays as it was."""
+    assert provenance.uri_of(path) == uri
+    assert Asset(uri=uri).uri == uri
+    assert uri.isascii()
+
+
+def test_a_file_without_an_asset_has_landed_all_the_same(
+    events: OutletEventAccessors, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow has no room for an address of more than 1,500 characters; the log says so."""
+    alias = AssetAlias("media_files")
+    paths = [f"s3://bucket/{'x' * 1500}", "s3://bucket/fox.png"]
+    document = {**dict.fromkeys(KEYS), "files": [{"path": path} for path in paths]}
+    provenance.emit({"outlet_events": events}, [alias], [document])  # type: ignore[typeddict-item]
+    assert [event.dest_asset_key.uri for event in events[alias].asset_alias_events] == paths[1:]
+    assert "gets no asset" in caplog.text
+
+
 @pytest.mark.parametrize("lands", ["itself", "another task"])
 def test_a_declared_asset_says_the_same(
     sim: Simulator,

@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import (
 )
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-from airflow_media_tasks import operators, submission, triggers
+from airflow_media_tasks import firing, operators, records
 from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.operators import MediaTaskOperator
@@ -98,6 +98,18 @@ def test_a_retry_comes_when_the_provider_said(error: type[MediaTaskError]) -> No
     assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(seconds=42.5))
 
 
+@pytest.mark.parametrize("seconds", [301.0, 30_000.0, 86_400.0, 1e300, float("inf"), float("nan"), -5.0, 0.0])
+def test_no_retry_waits_longer_than_makes_sense(seconds: float) -> None:
+    """Whatever a header says, it is five minutes at the most; nonsense is left to the task."""
+    error = MediaRateLimitError("x")
+    error.retry_after = seconds
+    decision = MediaRetryPolicy().evaluate(error, 1, 3)
+    if seconds > 0:
+        assert (decision.action, decision.retry_delay) == (RetryAction.RETRY, timedelta(seconds=300))
+    else:
+        assert decision.action is RetryAction.DEFAULT
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -148,7 +160,7 @@ def test_no_room_is_waited_for_without_a_try_or_a_slot(
         assert lowest <= pause <= highest
         assert isinstance(waits.timeout, timedelta)
         assert waits.timeout.total_seconds() > pause
-        assert context["task_state_store"].get(submission.KEY) is None
+        assert context["task_state_store"].get(records.KEY) is None
         assert sim.ledger() == []
         event = {"since": waits.trigger.since, "refusals": waits.trigger.refusals}
         waits = deferred(operator.submit_again, context, event)
@@ -234,7 +246,7 @@ def test_a_lost_trigger_does_not_lose_what_was_made(
     result = operator.resume_execution(FAILS, {"error": error}, context)
     assert (result["status"], result["operation"]) == ("succeeded", "text_to_video")
     assert result["id"] == sim.ledger()[0]["id"]
-    assert context["task_state_store"][submission.KEY]["phase"] == "finished"
+    assert context["task_state_store"][records.KEY]["phase"] == "finished"
     assert len(sim.ledger()) == 1
 
 
@@ -389,12 +401,12 @@ async def test_a_cancellation_survives_airflows_second_cancel(
         kill.cancel()
         with pytest.raises(asyncio.CancelledError):
             await kill
-        (work,) = triggers._KILLS
+        (work,) = firing._KILLS
         assert not work.done()
         await work
     assert "0f3c was cancelled at the provider" in [line["event"] for line in lines]
     await asyncio.sleep(0)
-    assert not triggers._KILLS
+    assert not firing._KILLS
 
 
 async def test_a_provider_that_cannot_cancel_is_said_so(

@@ -93,7 +93,7 @@ def test_a_timeout_is_a_sensors_timeout(
     connect("acedata")
     id_ = submitted_elsewhere(sim, "x [sim:seconds=60] [sim:status=dreaming]")
     with pytest.raises(AirflowSensorTimeout, match="still running") as timeout:
-        complete(sensor(id_, timeout=0.4, deferrable=deferrable))
+        complete(sensor(id_, timeout=2, deferrable=deferrable))
     assert "dreaming" in str(timeout.value)
 
 
@@ -122,7 +122,7 @@ def test_soft_fail_skips(
     id_ = submitted_elsewhere(sim, f"x [sim:queued=0] [sim:seconds={seconds}] [sim:fail=provider]")
     sim.advance(wait)
     with structlog.testing.capture_logs() as lines, pytest.raises(AirflowSkipException):
-        complete(sensor(id_, soft_fail=True, timeout=0.6))
+        complete(sensor(id_, soft_fail=True, timeout=2))
     (reason,) = (line["event"] for line in lines if line["event"].startswith("skipped: "))
     assert id_ in reason
 

@@ -8,21 +8,28 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from airflow.sdk import ObjectStoragePath
+from airflow.sdk import DAG, ObjectStoragePath, task
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from airflow_media_tasks import downloads, storage
-from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator
+from airflow_media_tasks import answers, downloads, storage, verification
+from airflow_media_tasks.destinations import Destination, segment
+from airflow_media_tasks.landed import ENTRY, KEY
+from airflow_media_tasks.operators import (
+    DownloadMediaOperator,
+    GenerateImageOperator,
+    GenerateMediaBatchOperator,
+)
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.storage import Destination, segment
+from airflow_media_tasks.storage import PAUSES
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaFile,
@@ -32,6 +39,8 @@ from airflow_media_tasks.task import (
     MediaTaskError,
     TaskStatus,
 )
+
+from .conftest import StateStore
 
 
 Serve = Callable[..., str]
@@ -44,8 +53,9 @@ PLACE = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": 0}
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken transfer is repeated at once."""
+    """A broken transfer is repeated at once, and so is what is refused."""
     monkeypatch.setattr(downloads, "RETRY_WAIT", 0.0)
+    monkeypatch.setattr(storage, "_pause", lambda stop, seconds: stop.is_set())
 
 
 def picture(text: str, form: str = "PNG") -> bytes:
@@ -80,10 +90,12 @@ def files(serve: Serve, asked: list[str]) -> str:
     return serve(answer)
 
 
-def land(media: Any, destination: str) -> list[dict[str, Any]]:
+def land(
+    media: Any, destination: str, store: Any = None, connections: Sequence[str] = ("vap_default",)
+) -> list[dict[str, Any]]:
     """The files of *media*, landed."""
-    made = storage.made_of(media)
-    documents = storage.land(made, Destination(destination, PLACE), log)
+    made = storage.made_of(media, connections)
+    documents = storage.land(made, Destination(destination, PLACE), log, store=store)
     return [file for document in documents for file in document["files"]]
 
 
@@ -96,6 +108,37 @@ def result_of(*urls: str, kind: str = "image", **rest: Any) -> dict[str, Any]:
 def everything_in(folder: Path) -> list[str]:
     """Every file below, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# What is checked.
+
+
+def test_what_nobody_could_check_lands_and_says_so(serve: Serve, tmp_path: Path) -> None:
+    """In the result and in the document beside it; what decodes says nothing of it."""
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        return 200, {}, heic if path == "/heic" else picture(path)
+
+    url = serve(answer)
+    odd, good = land([f"{url}/heic", f"{url}/png"], f"file://{tmp_path}/")
+    assert odd["checked"] == "not checked: nothing here decodes image/heic"
+    assert Path(odd["path"].removeprefix("file://")).read_bytes() == heic
+    (beside,) = tmp_path.rglob("*.heic.json")
+    assert json.loads(beside.read_text())["files"][0]["checked"] == odd["checked"]
+    assert "checked" not in good
+
+
+def test_all_files_of_a_landing_are_decoded_by_one_process(files: str, tmp_path: Path) -> None:
+    """Which whoever lands more than once may bring along."""
+    with verification.Decoder() as decoder:
+        pids = set()
+        for number in range(3):
+            made = storage.made_of([f"{files}/x{number}/{name}.png" for name in "abcdef"])
+            storage.land(made, Destination(f"file://{tmp_path}/{number}/", PLACE), log, decoder)
+            pids.add(decoder.pid)
+    assert len(pids) == 1
+    assert None not in pids
 
 
 # What it is called.
@@ -215,41 +258,101 @@ def test_a_path_may_be_a_plain_one(
 
 def test_what_is_there_is_not_downloaded_again(files: str, asked: list[str], tmp_path: Path) -> None:
     """Only what is missing is; the rest keeps its time and its inode."""
-    media = result_of(*(f"{files}/{n}.png" for n in range(3)))
-    first = land(media, f"file://{tmp_path}/")
+    media, store = result_of(*(f"{files}/{n}.png" for n in range(3))), StateStore()
+    first = land(media, f"file://{tmp_path}/", store)
     target = Path(first[0]["path"].removeprefix("file://"))
     os.utime(target, (1_000_000_000, 1_000_000_000))
     before = target.stat()
     Path(first[1]["path"].removeprefix("file://")).unlink()
     asked.clear()
-    assert land(media, f"file://{tmp_path}/") == first
+    assert land(media, f"file://{tmp_path}/", store) == first
     assert asked == ["/1.png"]
     assert (target.stat().st_mtime_ns, target.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
-@pytest.mark.parametrize("damage", ["bytes", "size", "document", "foreign document", "no document"])
+@pytest.mark.parametrize("damage", ["bytes", "size", "record", "foreign record", "no record", "not ours"])
 def test_what_was_changed_is_downloaded_again(
     files: str, asked: list[str], tmp_path: Path, damage: str
 ) -> None:
-    """The document must be there, of this task and true."""
-    media = result_of(f"{files}/a.png")
-    first = land(media, f"file://{tmp_path}/fox.png")
-    file, document = tmp_path / "fox.png", tmp_path / "fox.png.json"
+    """The record must be there, of this file and true."""
+    media, store = result_of(f"{files}/a.png"), StateStore()
+    first = land(media, f"file://{tmp_path}/fox.png", store)
+    file = tmp_path / "fox.png"
+    (name,) = store[KEY]
     if damage == "bytes":
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     elif damage == "size":
         file.write_bytes(b"short")
-    elif damage == "document":
-        document.write_text('{"files": 5}')
-    elif damage == "foreign document":
-        document.write_text(document.read_text().replace("task-1", "task-2"))
+    elif damage == "record":
+        store[KEY] = 5
+    elif damage == "foreign record":
+        store[KEY] = {"another": store[KEY][name]}
+    elif damage == "not ours":
+        store[KEY][name]["url"] = "https://elsewhere/fox.png"
     else:
-        document.unlink()
+        store.delete(KEY)
     asked.clear()
-    assert land(media, f"file://{tmp_path}/fox.png") == first
+    assert land(media, f"file://{tmp_path}/fox.png", store) == first
     assert asked == ["/a.png"]
     assert file.read_bytes() == picture("/a.png")
     assert everything_in(tmp_path) == ["fox.png", "fox.png.json"]
+
+
+def test_the_document_beside_a_file_proves_nothing(files: str, asked: list[str], tmp_path: Path) -> None:
+    """Whoever may write to the bucket may plant a file, and say what they like: it is downloaded over."""
+    media = result_of(f"{files}/a.png")
+    (true,) = land(media, f"file://{tmp_path}/fox.png", StateStore())
+    planted = picture("planted")
+    (tmp_path / "fox.png").write_bytes(planted)
+    lie = {
+        **true,
+        "url": "https://elsewhere/fox.png",
+        "size": len(planted),
+        "sha256": hashlib.sha256(planted).hexdigest(),
+    }
+    document = {"media_task_id": "task-1", "files": [lie]}
+    (tmp_path / "fox.png.json").write_text(json.dumps(document))
+    asked.clear()
+    assert land(media, f"file://{tmp_path}/fox.png", StateStore()) == [true]
+    assert asked == ["/a.png"]
+    assert (tmp_path / "fox.png").read_bytes() == picture("/a.png")
+
+
+def test_what_an_earlier_version_landed_is_downloaded_once_more(
+    files: str, asked: list[str], tmp_path: Path
+) -> None:
+    """It left nothing but the document; from then on the record knows."""
+    media, store = result_of(f"{files}/a.png"), StateStore()
+    first = land(media, f"file://{tmp_path}/fox.png")
+    asked.clear()
+    for _ in range(2):
+        assert land(media, f"file://{tmp_path}/fox.png", store) == first
+    assert asked == ["/a.png"]
+
+
+def test_the_record_is_written_while_files_land(
+    files: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In entries that stay small, in few calls, so that a worker that dies leaves little to be done again."""
+    media, store = result_of(*(f"{files}/{n}.png" for n in range(2 * ENTRY + 5))), StateStore()
+    written: list[str] = []
+
+    def note(key: str, value: Any, retention: object = None) -> None:
+        written.append(key)
+        StateStore.set(store, key, value, retention)
+        if len(written) == 2:
+            raise ConnectionError("the API server is busy")
+
+    monkeypatch.setattr(store, "set", note)
+    monkeypatch.setattr(storage, "NOTE_SECONDS", 0.05)
+    first = land(media, f"file://{tmp_path}/", store)
+    assert len(first) == 2 * ENTRY + 5
+    assert set(written) == {KEY, f"{KEY}.1", f"{KEY}.2"}
+    assert len(written) < len(first) / 2
+    assert all(len(json.dumps(entry)) < 60 * 1024 for entry in store.values())
+    asked.clear()
+    assert land(media, f"file://{tmp_path}/", store) == first
+    assert asked == []
 
 
 def test_another_task_replaces_the_file(files: str, tmp_path: Path) -> None:
@@ -282,10 +385,10 @@ def test_what_a_killed_worker_left_is_removed(files: str, tmp_path: Path) -> Non
         ("page/a.png", MediaProviderError, "claims to be image/png and is text; it begins with '<!DOCTYPE"),
         ("500/a.png", MediaProviderError, "500"),
         ("418/a.png", MediaProviderError, "418"),
-        ("401/a.png", MediaExpiredError, "HTTP 401"),
-        ("403/a.png", MediaExpiredError, "HTTP 403"),
-        ("404/a.png", MediaExpiredError, "HTTP 404"),
-        ("410/a.png", MediaExpiredError, "HTTP 410"),
+        ("401/a.png", MediaProviderError, "HTTP 401"),
+        ("403/a.png", MediaProviderError, "HTTP 403"),
+        ("404/a.png", MediaProviderError, "HTTP 404"),
+        ("410/a.png", MediaProviderError, "HTTP 410"),
     ],
 )
 def test_a_broken_download_leaves_nothing(
@@ -363,6 +466,8 @@ def test_a_store_that_breaks_is_no_fault_of_the_request(files: str, monkeypatch:
         {"files": [{"kind": "image"}]},
         {"files": []},
         [None],
+        ["None"],
+        ["https://a/b.png", 5],
     ],
     ids=repr,
 )
@@ -393,11 +498,20 @@ def test_what_a_task_made_is_chosen() -> None:
     assert chosen(iter([result, "https://a/z"])) == [*both, (None, 0, "https://a/z")]
 
 
+def test_what_is_there_is_landed_though_a_sibling_failed(files: str, tmp_path: Path) -> None:
+    """The output of a task that failed or was skipped is None, or the text that a template makes of it."""
+    landed = land(
+        [result_of(f"{files}/a.png"), None, [None], "None", f"{files}/b.png"], f"file://{tmp_path}/"
+    )
+    assert [file["url"] for file in landed] == [f"{files}/a.png", f"{files}/b.png"]
+
+
 def test_any_object_storage_path_works(files: str, asked: list[str]) -> None:
     """What Airflow has a file system for: here fsspec's store in memory, as file and as folder."""
     attach("memory", fs=MemoryFileSystem())
-    first = land([f"{files}/a.png"], "memory://of-this-test/fox.png")
-    assert first == land([f"{files}/a.png"], "memory://of-this-test/fox.png")
+    store = StateStore()
+    first = land([f"{files}/a.png"], "memory://of-this-test/fox.png", store)
+    assert first == land([f"{files}/a.png"], "memory://of-this-test/fox.png", store)
     assert asked == ["/a.png"]
     (second,) = land([f"{files}/b.png"], "memory://of-this-test/folder/")
     assert ObjectStoragePath(first[0]["path"]).read_bytes() == picture("/a.png")
@@ -450,7 +564,7 @@ def test_it_ends_when_it_is_told_to(serve: Serve, tmp_path: Path, monkeypatch: p
         go_on.wait(10)
         return 200, {}, picture(path) + bytes(4 * downloads.CHUNK)
 
-    def interrupted(futures: Any) -> None:
+    def interrupted(futures: Any, timeout: float) -> None:
         assert arrived.wait(10)
         threading.Timer(0.2, go_on.set).start()
         raise KeyboardInterrupt
@@ -470,13 +584,17 @@ class Gallery:
 
     def __init__(self, serve: Serve, connect: Connect) -> None:
         self.fresh, self.refused, self.looks = "new", {"old"}, 0
+        self.status, self.words, self.good_after, self.asked = 403, "", 10**6, 0
         self.url = serve(self._answer)
         self.media_conn_id = connect("vap", host=self.url)
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         name = path.rpartition("/")[2]
         if path.startswith("/files/"):
-            return (403, {}, b"") if name in self.refused else (200, {}, picture(name))
+            self.asked += 1
+            if name in self.refused and self.asked <= self.good_after:
+                return self.status, {}, self.words.encode()
+            return 200, {}, picture(name)
         self.looks += 1
         if not self.fresh:
             return 404, {"Content-Type": "application/json"}, b'{"error": {"code": "not_found"}}'
@@ -520,8 +638,11 @@ def test_an_expired_url_is_not_even_tried(gallery: Gallery, tmp_path: Path) -> N
     assert file["url"] == f"{gallery.url}/files/new"
 
 
-@pytest.mark.parametrize("fresh", ["old", "dead", ""], ids=["same URL", "refused as well", "task is gone"])
-@pytest.mark.parametrize("hours", [-1, 1], ids=["expired", "refused early"])
+@pytest.mark.parametrize(
+    ("hours", "fresh"),
+    [(-1, "old"), (-1, "dead"), (-1, ""), (1, "")],
+    ids=["expired, same URL", "expired, refused as well", "expired, task is gone", "task is gone"],
+)
 def test_what_is_gone_for_good_says_so(gallery: Gallery, tmp_path: Path, fresh: str, hours: int) -> None:
     """When it expired, that it was paid for, and which task that was; the task is asked once."""
     gallery.fresh, gallery.refused = fresh, {"old", "dead"}
@@ -536,6 +657,88 @@ def test_what_is_gone_for_good_says_so(gallery: Gallery, tmp_path: Path, fresh: 
     assert everything_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+@pytest.mark.parametrize("expires", [None, 720], ids=["nobody knows until when", "expires in 30 days"])
+def test_what_is_refused_is_not_gone(
+    gallery: Gallery, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int, expires: int | None
+) -> None:
+    """A content network that has a fresh file some seconds later is waited for, and the log says so."""
+    caplog.set_level("INFO")
+    gallery.fresh, gallery.status, gallery.good_after = "old", status, refusals_in(15)
+    when = expires and datetime.now(timezone.utc) + timedelta(hours=expires)
+    (file,) = land(gallery.result(expires_at=when), f"file://{tmp_path}/fox.png")
+    assert file["url"] == f"{gallery.url}/files/old"
+    assert (tmp_path / "fox.png").read_bytes() == picture("old")
+    assert gallery.looks == 1
+    says = f"answers HTTP {status}, and is not gone: asking again in 8 s, for at most 293 s more"
+    assert says in caplog.text
+
+
+def refusals_in(seconds: float) -> int:
+    """How many requests are made within so many seconds, two of them at once."""
+    return 2 + sum(sum(PAUSES[: number + 1]) < seconds for number in range(len(PAUSES)))
+
+
+def test_the_pauses_grow_and_end_after_minutes() -> None:
+    """The first ones are short, as a fresh file is soon there; a worker is held for five minutes at most."""
+    assert list(PAUSES) == sorted(PAUSES)
+    assert (PAUSES[0], sum(PAUSES)) == (1, 300)
+
+
+def test_what_stays_refused_is_landed_by_another_try(gallery: Gallery, tmp_path: Path) -> None:
+    """It is not said to have expired, and the error can be retried; files behind it do not wait as long."""
+    gallery.fresh, gallery.good_after = "old", 10**6
+    when = datetime.now(timezone.utc) + timedelta(days=30)
+    with pytest.raises(MediaProviderError, match="not gone: vap_default shows it") as refused:
+        land([gallery.result(expires_at=when)] * 40, f"file://{tmp_path}/fox.png")
+    assert refused.value.code == "refused"
+    assert refused.value.media_task_id == gallery.document()["task_id"]
+    assert "expired" not in str(refused.value)
+    assert gallery.asked < storage.THREADS * (len(PAUSES) + 2) + 40 * 3
+    gallery.good_after = 0
+    land(gallery.result(expires_at=when), f"file://{tmp_path}/fox.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_gone"),
+    [
+        ("<?xml version='1.0'?><Error><Message>Request has expired</Message></Error>", True),
+        ("<html>error code: 1010, your session has expired</html>", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("days", [None, 30])
+def test_the_store_may_know_that_a_url_has_expired(
+    gallery: Gallery, tmp_path: Path, words: str, is_gone: bool, days: int | None
+) -> None:
+    """It is believed where the provider says nothing of it; a page for people never is."""
+    gallery.fresh, gallery.good_after, gallery.words = "old", 10**6, words
+    when = days and datetime.now(timezone.utc) + timedelta(days=days)
+    error = MediaExpiredError if is_gone and days is None else MediaProviderError
+    with pytest.raises(error):
+        land(gallery.result(expires_at=when), f"file://{tmp_path}/fox.png")
+
+
+def test_one_that_is_gone_does_not_hide_one_that_is_not(files: str, tmp_path: Path) -> None:
+    """The error that another try may mend is the one that counts: nothing is paid again meanwhile."""
+    gone = {"kind": "image", "url": f"{files}/403/a.png", "expires_at": "2026-01-02T03:04:05+00:00"}
+    for urls in ([gone, f"{files}/404/b.png"], [gone, "http://10.1.2.3/c.png"]):
+        media = [{"files": [url]} if isinstance(url, dict) else url for url in urls]
+        with pytest.raises(MediaTaskError) as error:
+            land(media, f"file://{tmp_path}/fox.png")
+        assert not isinstance(error.value, MediaExpiredError)
+
+
+@pytest.mark.parametrize("connections", [[], ["vap_other"], ["vap_other", "vap_third"]])
+def test_a_result_does_not_choose_who_is_asked(
+    gallery: Gallery, tmp_path: Path, connections: list[str]
+) -> None:
+    """It may come from anywhere; only a connection that the DAG's author wrote is used."""
+    with pytest.raises(MediaProviderError, match="media_conn_id"):
+        land(gallery.result(), f"file://{tmp_path}/fox.png", connections=connections)
+    assert gallery.looks == 0
+
+
 def test_what_nobody_made_cannot_be_renewed(files: str, tmp_path: Path) -> None:
     """A plain URL has no task that could be asked."""
     file = {"kind": "image", "url": f"{files}/403/a.png", "expires_at": "2026-01-02T03:04:05+00:00"}
@@ -545,6 +748,23 @@ def test_what_nobody_made_cannot_be_renewed(files: str, tmp_path: Path) -> None:
 
 
 # The operators.
+
+
+def front_of(
+    sim: Simulator, url: Callable[[], str], files: Callable[[str], tuple[int, dict[str, str], bytes]]
+) -> Callable[[str, str, bytes], tuple[int, dict[str, str], bytes]]:
+    """The simulator, at *url*, with *files* instead of its own."""
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if path.startswith("/media/"):
+            return files(path)
+        key = {"Authorization": "Bearer sim-key-123456", "Content-Type": "application/json"}
+        reply = httpx.request(method, f"{sim.url}{path}", headers=key, content=body)
+        content = reply.content.replace(sim.url.encode(), url().encode())
+        return reply.status_code, {"Content-Type": "application/json"}, content
+
+    return answer
+
 
 QUICK = "[sim:queued=0] [sim:seconds=0.1]"
 
@@ -581,6 +801,75 @@ def test_the_operator_says_what_expired(
     assert everything_in(tmp_path) == []
     assert context["pushed"]["media_error"] == expired.value.to_dict()
     assert expired.value.media_task_id == result["id"]
+
+
+@pytest.mark.parametrize("who", ["itself", "another task", "a template", "a mapped task", "nobody"])
+def test_the_operator_asks_whom_the_author_named(
+    gallery: Gallery, complete: Complete, context: dict[str, Any], tmp_path: Path, who: str
+) -> None:
+    """Its own connection, or that of a task of this DAG; not one that only the XCom knows."""
+    written = {"itself": "vap_other", "a template": "{{ 'vap' }}_default", "nobody": "vap_other"}
+    with DAG("films", schedule=None) as dag:
+        if who == "a mapped task":
+            usual = {"task_id": "image", "media_conn_id": "vap_default"}
+            GenerateImageOperator.partial(**usual).expand(prompt=["a fox", "a cat"])
+        else:
+            image(media_conn_id=written.get(who, "vap_default"))
+            image(task_id="broken", media_conn_id="{{ no.such.thing }}")
+        download = DownloadMediaOperator(
+            task_id="land",
+            media=gallery.result(),
+            destination=f"file://{tmp_path}/",
+            media_conn_id="vap_default" if who == "itself" else None,
+        )
+    context["dag"] = dag
+    if who == "nobody":
+        with pytest.raises(MediaProviderError, match="media_conn_id"):
+            complete(download)
+        assert gallery.looks == 0
+    else:
+        assert complete(download)["files"][0]["url"] == f"{gallery.url}/files/new"
+        assert gallery.looks == 1
+
+
+def test_a_mapped_download_in_airflow_asks_whom_the_author_named(
+    gallery: Gallery, run_dag: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """A task of the DAG has the connection, as a template; here it has nothing to do itself."""
+    with DAG("mapped_films", schedule=None) as dag:
+        GenerateImageOperator.partial(task_id="none", media_conn_id="vap_{{ 'default' }}").expand(prompt=[])
+        media = task(task_id="found")(lambda: [gallery.result()])()
+        DownloadMediaOperator.partial(task_id="land", destination=f"file://{tmp_path}/").expand(media=media)
+    run = run_dag(dag)
+    assert run.tasks["land", 0] == "success"
+    assert run.xcom("land", 0)["files"][0]["url"] == f"{gallery.url}/files/new"
+
+
+def test_a_batch_waits_for_its_refused_files_together(
+    sim: Simulator,
+    serve: Serve,
+    connect: Connect,
+    complete: Complete,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Five minutes at most for all that end at once, not for each; what they are is kept for another try."""
+    slept: list[float] = []
+    monkeypatch.setattr(storage, "_pause", lambda stop, seconds: slept.append(seconds))
+    url = serve(front_of(sim, lambda: url, lambda path: (404, {}, b"")))
+    connect("kling", host=f"{url}/kling")
+    batch = GenerateMediaBatchOperator(
+        task_id="batch",
+        media_conn_id="kling_default",
+        operation="text_to_image",
+        requests=[{"prompt": f"fox {number} {QUICK}"} for number in range(40)],
+        poll_interval=1,
+        save_to=f"file://{tmp_path}/",
+    )
+    with pytest.raises(MediaTaskError, match="it is not gone"):
+        complete(batch)
+    assert len(sim.ledger()) == 40
+    assert sum(slept) <= 8 * sum(PAUSES)
 
 
 @pytest.mark.parametrize("conn_type", ["vap", "kling", "acedata"])
@@ -645,6 +934,24 @@ def test_a_landing_that_failed_never_pays_again(
     assert len(sim.ledger()) == 2
 
 
+def test_what_does_not_land_can_be_given_up(
+    sim: Simulator, connect: Connect, complete: Complete, context: dict[str, Any], tmp_path: Path
+) -> None:
+    """A clear goes on landing it; only where a person has said so, it makes, and pays, a new one."""
+    connect("vap")
+    operator = image(save_to=f"file://{tmp_path}/{{dag_id}}/fox.png")
+    (tmp_path / "dag").write_text("a file where a folder should be")
+    with pytest.raises(MediaRequestError, match="cannot be written"):
+        complete(operator)
+    record = context["task_state_store"]["media_task"]
+    key = answers.key_of(answers.reference_of("failed", record, None))
+    context["task_state_store"][key] = answers.answer(None, record, None).to_dict()
+    context["ti"].max_tries += 1
+    (tmp_path / "dag").unlink()
+    complete(operator)
+    assert len(sim.ledger()) == 2
+
+
 def test_what_expired_before_it_landed_can_be_made_anew(
     sim: Simulator, connect: Connect, complete: Complete, context: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -678,4 +985,34 @@ def test_an_unlanded_result_is_kept_through_a_kill(
     assert everything_in(tmp_path) == []
     complete(operator)
     assert everything_in(tmp_path) == ["fox.png", "fox.png.json"]
+    assert len(sim.ledger()) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_is_refused_is_never_paid_again(
+    sim: Simulator,
+    serve: Serve,
+    connect: Connect,
+    complete: Complete,
+    context: dict[str, Any],
+    tmp_path: Path,
+    status: int,
+) -> None:
+    """Retry and clear only land what the provider still shows, as long as it has not expired."""
+    is_open = threading.Event()
+
+    def files(path: str) -> tuple[int, dict[str, str], bytes]:
+        return (
+            (200, {}, picture(path)) if is_open.is_set() else (status, {}, b"<html>error code: 1010</html>")
+        )
+
+    url = serve(front_of(sim, lambda: url, files))
+    connect("kling", host=f"{url}/kling")
+    operator = image(media_conn_id="kling_default", save_to=f"file://{tmp_path}/")
+    for generation in (0, 0, 1):
+        context["ti"].max_tries = generation
+        with pytest.raises(MediaProviderError, match="not gone: kling_default shows it"):
+            complete(operator)
+    is_open.set()
+    assert complete(operator)["path"].endswith(".png")
     assert len(sim.ledger()) == 1

@@ -16,12 +16,13 @@ from airflow.sdk import AssetAlias, ObjectStoragePath
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_media_tasks import storage
+from airflow_media_tasks.destinations import Destination
 from airflow_media_tasks.downloads import ATTEMPTS
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.storage import Destination
 from airflow_media_tasks.task import MediaRequestError, MediaTaskError
 
+from .conftest import StateStore
 from .hostile import Hostile, served
 
 
@@ -119,18 +120,21 @@ def source() -> Iterator[Hostile]:
         yield server
 
 
-def land(urls: list[str], text: str, conn_id: str | None = "s3_media") -> list[dict[str, Any]]:
+def land(
+    urls: list[str], text: str, conn_id: str | None = "s3_media", store: StateStore | None = None
+) -> list[dict[str, Any]]:
     """The files, landed."""
     place = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": 0}
     media = {"id": "t1", "files": [{"kind": "audio", "url": url} for url in urls]}
-    (document,) = storage.land(storage.made_of(media), Destination(text, place, conn_id), log)
+    (document,) = storage.land(storage.made_of(media), Destination(text, place, conn_id), log, store=store)
     return list(document["files"])
 
 
 def test_it_lands_and_running_it_again_changes_nothing(s3: S3, source: Hostile) -> None:
     """Small documents and large files, whole; the second time nothing is downloaded and nothing written."""
     urls = [f"{source.url}/{way}/{number}" for number, way in enumerate(("plain", "cut", "chunked"))]
-    landed = land(urls, "s3://media/films/")
+    store = StateStore()
+    landed = land(urls, "s3://media/films/", store=store)
     files = [f"films/dag/run/task/0-{number}.wav" for number in range(3)]
     assert names() == sorted([*files, *(f"{name}.json" for name in files)])
     for number, file in enumerate(landed):
@@ -143,12 +147,12 @@ def test_it_lands_and_running_it_again_changes_nothing(s3: S3, source: Hostile) 
     assert unfinished() == []
 
     asked, written = len(source.seen), (s3.asked["PUT"], s3.asked["POST"])
-    assert land(urls, "s3://media/films/") == landed
+    assert land(urls, "s3://media/films/", store=store) == landed
     assert (len(source.seen), (s3.asked["PUT"], s3.asked["POST"])) == (asked, written)
 
     fs().rm_file(f"media/{files[1]}")
     fs().invalidate_cache()
-    assert land(urls, "s3://media/films/") == landed
+    assert land(urls, "s3://media/films/", store=store) == landed
     assert {path for path, _ in source.seen[asked:]} == {"/cut/1"}
 
 

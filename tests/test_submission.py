@@ -17,8 +17,9 @@ from airflow_media_tasks.hooks import conversations
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
+from airflow_media_tasks.records import moment_of
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import LEASE, SETTLE, finish, submitted_at
+from airflow_media_tasks.submission import LEASE, SETTLE, finish
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,
@@ -81,7 +82,7 @@ def test_a_fresh_submission_is_written_down_before_and_after(place: Place, sim: 
     assert (record.operation, record.media_conn_id) == (place.operation, place.media_conn_id)
     assert datetime.fromisoformat(record.submitted_after).utcoffset() is not None
     assert "sim-key" not in json.dumps(place.store.value)
-    assert abs(submitted_at(record) - paid["at"]) < 5
+    assert abs(moment_of(record) - paid["at"]) < 5
 
 
 def test_a_retry_waits_for_the_task_that_runs(place: Place, sim: Simulator, clock: Clock) -> None:

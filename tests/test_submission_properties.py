@@ -27,10 +27,10 @@ from hypothesis.stateful import (
 )
 from typing_extensions import Self
 
-from airflow_media_tasks import submission
+from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import TOO_LATE
-from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, answer_name
+from airflow_media_tasks.records import SUBMISSIONS, Entries
 from airflow_media_tasks.submission import Submission, finish, once
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
@@ -81,7 +81,13 @@ class Accepted:
     def as_task(self) -> MediaTask:
         """What the provider says of it."""
         when = datetime.fromtimestamp(self.created, timezone.utc)
-        return MediaTask(self.id, self.status, error=self.error, created_at=when, raw={"prompt": "a fox"})
+        return MediaTask(
+            self.id,
+            self.status,
+            error=self.error,
+            created_at=when,
+            raw={"prompt": "a fox", "mark": self.client_ref},
+        )
 
 
 @dataclass
@@ -167,6 +173,10 @@ class Hook:
         """Any id is of the right form."""
         return media_task_id
 
+    def mark_of(self, task: MediaTask) -> str | None:
+        """The mark that the provider shows of a task, where it shows any."""
+        return task.raw["mark"] if self.machine.world.shows == "marks" else None
+
     def submit(self, operation: str, arguments: Mapping[str, Any], client_ref: str) -> MediaTask:
         """As `MediaHook.submit`: not sent when it is too late, unknown when the answer does not arrive."""
         machine, world = self.machine, self.machine.world
@@ -228,16 +238,18 @@ class Worker:
 
     def get(self, key: str) -> Any:
         """What is written; nothing for a worker that was replaced."""
-        return None if self.is_stale else json.loads(json.dumps(self.machine.entries.get(key)))
+        if key != records.KEY:
+            return self.machine.answers.get(key)
+        return None if self.is_stale else json.loads(json.dumps(self.machine.stored))
 
     def set(self, key: str, value: Any, *, retention: object) -> None:
         """Writes, unless Airflow has replaced this worker."""
-        assert key == KEY, "a worker writes nothing but its record"
+        assert key == records.KEY
         if value["phase"] == "intent" and "asked_at" not in value:
             self.machine.happens(self.hook, "before intent")
         if self.is_stale:
             raise Replaced
-        self.machine.entries[KEY] = json.loads(json.dumps(value))
+        self.machine.stored = json.loads(json.dumps(value))
         for task in self.machine.world.accepted:
             if task.id == value.get("media_task_id"):
                 task.generation = value["generation"]
@@ -248,7 +260,7 @@ class Worker:
         """Forgets, as above."""
         if self.is_stale:
             raise Replaced
-        self.machine.entries.pop(key, None)
+        self.machine.stored = None
 
 
 class Shared(dict[str, Any]):
@@ -271,15 +283,18 @@ class Protocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.entries: dict[str, Any] = {}
+        self.stored: Any = None
+        self.answers: dict[str, Any] = {}
+        self.references: set[str] = set()
+        self.page: Any = None
         self.shared = Shared()
         self.generation = 1
         self.try_number = 0
         self.workers: list[Worker] = []
         self.known: set[str] = set()
-        self.asked = False
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(submission, "time", self.world)
+        for module in (records, submission):
+            self.patch.setattr(module, "time", self.world)
 
     def teardown(self) -> None:
         """Whatever happened, undisturbed tries end: in a task, or in the question where nobody can know."""
@@ -295,11 +310,6 @@ class Protocol(RuleBasedStateMachine):
             ), outcome
         finally:
             self.patch.undo()
-
-    @property
-    def stored(self) -> Any:
-        """The record in the first home."""
-        return self.entries.get(KEY)
 
     @property
     def may_pay_twice(self) -> bool:
@@ -328,6 +338,8 @@ class Protocol(RuleBasedStateMachine):
             if earlier.generation == self.generation:
                 assert isinstance(earlier.error, MediaTaskFailed), f"paid twice: {earlier.id} is there"
             assert earlier.client_ref != client_ref
+        assert client_ref not in self.references, "a reference was used twice"
+        self.references.add(client_ref)
 
     # What can happen.
 
@@ -391,37 +403,52 @@ class Protocol(RuleBasedStateMachine):
         """Somebody clears the task; since Airflow 3.4 that discards its state, unless it says otherwise."""
         self.generation += 1
         if discards:
-            self.entries.clear()
-            self.asked = False
+            self.stored, self.answers = None, {}
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 60.0, 4000.0]))
     def time_passes(self, seconds: float) -> None:
         """`retry_delay`, or a night."""
         self.world.now += seconds
 
+    @rule()
+    @precondition(lambda self: self.stored is not None)
+    def look(self) -> None:
+        """Somebody opens the page, and may answer what it shows much later."""
+        self.page = self.stored
+
     @rule(index=st.integers(0, 20))
-    @precondition(lambda self: self.asked and self.world.accepted)
+    @precondition(lambda self: self.page and self.world.accepted)
     def adopt(self, index: int) -> None:
-        """A person answers the question with one of the account's tasks."""
+        """A person answers with one of the account's tasks that the question shows."""
         chosen = self.world.accepted[index % len(self.world.accepted)]
-        self._answer({"decision": "adopt", "media_task_id": chosen.id})
-        for task in self.world.accepted:
-            task.is_given_up = task is not chosen
-        self.asked = False
+        if chosen.client_ref != SIBLING and self._answer(chosen.id):
+            self._give_up()
+            chosen.is_given_up = False
 
     @rule()
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.page)
     def resubmit(self) -> None:
-        """A person answers the question with "anew"."""
-        self._answer({"decision": "resubmit"})
-        for task in self.world.accepted:
-            task.is_given_up = True
-        self.asked = False
+        """A person answers with "anew"."""
+        if self._answer(None):
+            self._give_up()
 
-    def _answer(self, answer: dict[str, Any]) -> None:
-        """What the gallery and the command line write: an entry of its own, to the question that is open."""
-        assert self.stored["asked_at"]
-        self.entries[answer_name(self.stored["client_ref"])] = answer
+    def _give_up(self) -> None:
+        """What the person saw on the page does not count any more; what was submitted later does."""
+        for task in self.world.accepted:
+            task.is_given_up = task.is_given_up or task.client_ref == self.page["client_ref"]
+
+    def _answer(self, media_task_id: str | None) -> bool:
+        """What gallery and command do, from a page that may be old; whether the answer was taken."""
+        before = json.dumps(self.stored)
+        try:
+            reference = answers.reference_of("failed", self.stored, self.page["client_ref"])
+            key = answers.key_of(reference)
+            answer = answers.answer(self.answers.get(key), self.stored, media_task_id)
+        except answers.NotAnswerable:
+            return False
+        self.answers[key] = json.loads(json.dumps(answer.to_dict()))
+        assert json.dumps(self.stored) == before
+        return True
 
     @invariant()
     def the_record_can_be_read(self) -> None:
@@ -458,7 +485,7 @@ class Protocol(RuleBasedStateMachine):
         try:
             _, task = once(todo, self._context(worker))
         except SubmissionOutcomeUnknown as question:
-            self.asked = True
+            assert self.stored["asked_at"]
             return question
         except MediaTaskError as error:
             return error
@@ -467,7 +494,6 @@ class Protocol(RuleBasedStateMachine):
         except Replaced:
             assert worker.is_stale
             return None
-        self.asked = False
         return None if plan.dies == "after all" else task
 
 

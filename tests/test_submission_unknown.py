@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import finish
 from airflow_media_tasks.task import (
     MediaProviderError,
-    MediaRequestError,
     MediaTask,
     MediaTaskError,
     SubmissionOutcomeUnknown,
@@ -82,7 +85,8 @@ def test_what_the_provider_does_not_list_is_a_question(
         with pytest.raises(SubmissionOutcomeUnknown) as question:
             vap.run()
         assert all(command in str(question.value) for command in both_commands("films manual__1 video"))
-        assert "the provider lists no task since then" in str(question.value)
+        assert f"it has no list of {operation!r} tasks" in str(question.value)
+        assert "lists no task" not in str(question.value)
     assert len(sim.ledger()) == paid
     assert vap.store.value["phase"] == "intent"
 
@@ -192,19 +196,37 @@ def test_who_prefers_paying_twice_pays_once_where_that_can_be_known(place: Place
     assert len(sim.ledger()) == 1
 
 
+UPSCALE = ("upscale_image", {"image_url": "https://cdn.example/a.png"})
+
+
+def asked(vap: Place) -> SubmissionOutcomeUnknown:
+    """The question about an upscaling that was accepted, of which VAP has no list."""
+    vap.operation, vap.arguments = UPSCALE
+    vap.run_and_die("before_result")
+    return ask(vap)
+
+
+def ask(vap: Place) -> SubmissionOutcomeUnknown:
+    """The question that the next try ends in."""
+    with pytest.raises(SubmissionOutcomeUnknown) as question:
+        vap.run()
+    return question.value
+
+
 @pytest.mark.parametrize("cleared", [True, False], ids=["cleared", "retried"])
 def test_an_adopted_task_is_the_result(vap: Place, sim: Simulator, clock: Clock, cleared: bool) -> None:
     """What a person says it became is waited for, and its success is kept though the task was cleared."""
-    vap.operation, vap.arguments = "upscale_image", {"image_url": "https://cdn.example/a.png"}
-    vap.run_and_die("before_result")
+    asked(vap)
     (paid,) = sim.ledger()
-    vap.is_asked()
-    vap.answer(decision="adopt", media_task_id=f"operations/{own_id(paid)}")
+    written = dict(vap.store.value)
+    vap.decide(f"operations/{own_id(paid)}")
+    assert vap.store.value == written
     if cleared:
         vap.clear()
     clock.sleep(61)
     task = vap.run()
     assert (task.id, task.status) == (f"operations/{own_id(paid)}", TaskStatus.SUCCEEDED)
+    assert "asked_at" not in vap.store.value
     finish(vap.context, task)
     assert vap.store.value["phase"] == "finished"
     assert len(sim.ledger()) == 1
@@ -212,45 +234,187 @@ def test_an_adopted_task_is_the_result(vap: Place, sim: Simulator, clock: Clock,
     assert vap.run().id != task.id
 
 
-def test_an_adopted_task_that_failed_is_submitted_again(place: Place, sim: Simulator, clock: Clock) -> None:
+def test_an_adopted_task_that_failed_is_submitted_again(vap: Place, sim: Simulator, clock: Clock) -> None:
     """Adopting a failure is no dead end."""
-    place.arguments["prompt"] += " [sim:fail=provider]"
-    first = place.run()
-    place.store.value["phase"] = "adopted"
+    vap.operation, vap.arguments = UPSCALE[0], {"image_url": "https://cdn.example/a.png?[sim:fail=provider]"}
+    vap.run_and_die("before_result")
+    ask(vap)
+    first = f"operations/{own_id(sim.ledger()[0])}"
+    vap.decide(first)
     clock.sleep(61)
-    place.clear()
-    assert place.run().id != first.id
+    vap.clear()
+    assert vap.run().id != first
     assert len(sim.ledger()) == 2
 
 
 def test_an_id_of_another_provider_is_not_adopted(vap: Place, sim: Simulator) -> None:
-    """A slip of the hand is an error that says what an id looks like, and nothing is sent."""
-    vap.operation, vap.arguments = "upscale_image", {"image_url": "https://cdn.example/a.png"}
-    vap.run_and_die("after_intent")
-    vap.is_asked()
-    vap.answer(decision="adopt", media_task_id="videos/text2video/1")
-    with pytest.raises(MediaRequestError, match="none of vap's"):
-        vap.run()
-    assert sim.ledger() == []
+    """A slip of the hand is the question again, which says what an id looks like; the next answer counts."""
+    asked(vap)
+    vap.decide("videos/text2video/1")
+    with pytest.raises(answers.NotAnswerable, match="answered already"):
+        vap.decide()
+    assert "'videos/text2video/1', which it cannot have become" in (text := str(ask(vap)))
+    assert "none of vap's" in text
+    (paid,) = sim.ledger()
+    vap.decide(f"operations/{own_id(paid)}")
+    assert vap.run().id == f"operations/{own_id(paid)}"
+    assert len(sim.ledger()) == 1
 
 
 def test_an_abandoned_submission_is_made_anew(vap: Place, sim: Simulator) -> None:
-    """Who gave it up by hand pays again, once."""
-    vap.operation, vap.arguments = "upscale_image", {"image_url": "https://cdn.example/a.png"}
-    vap.run_and_die("before_result")
-    vap.is_asked()
-    vap.answer(decision="resubmit")
+    """Who gives it up pays again, once, and under a name that nobody has seen before."""
+    asked(vap)
+    before = vap.store.value["client_ref"]
+    vap.decide()
     task = vap.run()
     assert task.id.endswith(own_id(sim.ledger()[1]))
+    assert vap.store.value["client_ref"] != before
     assert vap.run().id == task.id
     assert len(sim.ledger()) == 2
 
 
-def test_an_answer_to_what_was_not_asked_is_none(place: Place, sim: Simulator) -> None:
-    """An answer that came before the question, from an old page for example, pays nothing twice."""
+def test_giving_up_survives_a_refusal_of_what_is_submitted_anew(vap: Place, sim: Simulator) -> None:
+    """Where the new one is certainly not accepted, the answer still stands in the next try."""
+    asked(vap)
+    vap.decide()
+    sim.fault("rate_limit", provider="vap", on="submit", count=1)
+    with pytest.raises(MediaTaskError):
+        vap.run()
+    assert vap.store.value["asked_at"]
+    vap.run()
+    assert len(sim.ledger()) == 2
+
+
+def test_an_answer_from_an_old_page_is_not_taken(vap: Place, sim: Simulator) -> None:
+    """It was about an earlier submission, and the one that is asked about now may be paid, too."""
+    asked(vap)
+    old_page = vap.store.value["client_ref"]
+    vap.decide()
+    vap.run_and_die("before_result")
+    ask(vap)
+    assert len(sim.ledger()) == 2
+    with pytest.raises(answers.NotAnswerable, match="earlier submission"):
+        answers.reference_of("failed", vap.store.value, old_page)
+    ask(vap)
+    assert len(sim.ledger()) == 2
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "deferred", "restarting"])
+def test_nobody_answers_while_a_try_is_under_way(vap: Place, state: str | None) -> None:
+    """The try may find out by itself, or be about to ask another question."""
+    asked(vap)
+    with pytest.raises(answers.NotAnswerable, match="answer when it has failed"):
+        answers.reference_of(state, vap.store.value, None)
+
+
+def test_nobody_answers_what_was_not_asked(place: Place, sim: Simulator) -> None:
+    """An intent without a question is a worker about to send, or dead: the next try finds out."""
+    place.run_and_die("after_intent")
+    with pytest.raises(answers.NotAnswerable, match="nothing is asked"):
+        place.decide()
+    place.run()
+    with pytest.raises(answers.NotAnswerable, match="nothing is asked"):
+        place.decide()
+    assert len(sim.ledger()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a text",
+        {},
+        {"decision": "resubmit"},
+        {"decision": "resubmit", "asked_at": None},
+        {"decision": "resubmit", "asked_at": "2026-01-01T00:00:00+00:00"},
+        {"decision": "adopt", "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": 7, "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": "", "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": "i" * 1000, "asked_at": "ASKED"},
+        {"decision": "adopt", "media_task_id": "two\nlines", "asked_at": "ASKED"},
+        {"decision": "pay", "asked_at": "ASKED"},
+    ],
+    ids=json.dumps,
+)
+def test_what_is_no_answer_to_this_question_counts_for_nothing(
+    vap: Place, sim: Simulator, value: Any
+) -> None:
+    """The question stays open, and an answer is still taken."""
+    asked(vap)
+    record = vap.store.value
+    if isinstance(value, dict) and value.get("asked_at") == "ASKED":
+        value = {**value, "asked_at": record["asked_at"]}
+    vap.store.answers[answers.key_of(record["client_ref"])] = value
+    ask(vap)
+    assert len(sim.ledger()) == 1
+    vap.decide()
+    vap.run()
+    assert len(sim.ledger()) == 2
+
+
+def test_an_answer_is_void_once_the_task_was_found(vap: Place, sim: Simulator, clock: Clock) -> None:
+    """One that comes when a try has just found the task itself is never acted upon."""
+    places = [vap, Place("vap", vap.media_conn_id, 1)]
+    for one in places:
+        one.run_and_die("before_result")
+    ask(vap)
+    vap.decide()
+    record = {**vap.store.value, "phase": "submitted", "media_task_id": own_id(sim.ledger()[0])}
+    record.pop("asked_at")
+    vap.store.value = record
+    assert vap.run().id == own_id(sim.ledger()[0])
+    assert len(sim.ledger()) == 2
+
+
+@pytest.mark.parametrize("phase", ["adopted", "abandoned"])
+def test_an_answer_of_before_an_upgrade_is_honoured(place: Place, sim: Simulator, phase: str) -> None:
+    """What a person wrote into the record itself, when that was the way, holds."""
     place.run_and_die("before_result")
-    place.answer(decision="resubmit")
-    assert place.run().id.endswith(own_id(sim.ledger()[0]))
+    groups = {"vap": "", "acedata": "veo/", "kling": "videos/text2video/"}
+    own = groups[place.media_conn_id.removesuffix("_default")] + own_id(sim.ledger()[0])
+    if phase == "adopted":
+        place.decide_in_the_record(phase=phase, media_task_id=own)
+        assert place.run().id == own
+        assert len(sim.ledger()) == 1
+    else:
+        place.decide_in_the_record(phase=phase)
+        assert place.run().id.endswith(own_id(sim.ledger()[1]))
+        assert len(sim.ledger()) == 2
+
+
+def test_a_wrong_answer_of_before_an_upgrade_is_the_question_again(vap: Place, sim: Simulator) -> None:
+    """It can be corrected by an answer of today."""
+    vap.operation, vap.arguments = UPSCALE
+    vap.run_and_die("before_result")
+    vap.decide_in_the_record(phase="adopted", media_task_id="videos/text2video/1")
+    assert "none of vap's" in str(ask(vap))
+    vap.decide(f"operations/{own_id(sim.ledger()[0])}")
+    assert vap.run().id == f"operations/{own_id(sim.ledger()[0])}"
+    assert len(sim.ledger()) == 1
+
+
+@pytest.mark.parametrize("provider", ["acedata", "kling"])
+@pytest.mark.parametrize("old", [False, True], ids=["random mark", "mark of a released version"])
+def test_what_carries_anothers_mark_is_neither_shown_nor_adopted(
+    connect: Connect, sim: Simulator, provider: str, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DAGs that share an account learn nothing of each other, and take nothing from each other."""
+    account = connect(provider)
+    if old:
+        monkeypatch.setattr(
+            submission, "new_reference", lambda: "amt-" + hashlib.sha256(b"[]").hexdigest()[:32]
+        )
+    others, ours = Place(provider, account, 1), Place(provider, account, 2)
+    others.arguments = {"prompt": "a secret of theirs [sim:queued=0]"}
+    foreign = others.run().id
+    monkeypatch.setattr(submission, "new_reference", lambda: f"amt-{secrets.token_hex(16)}")
+    ours.run_and_die("after_intent")
+    ours.store.value["asked_at"] = ours.store.value["submitted_after"]
+    ours.decide(foreign)
+    question = ask(ours)
+    assert f"{foreign!r}, which it cannot have become: it carries the mark of another" in str(question)
+    assert "a secret of theirs" not in str(question)
+    assert question.candidates == []
+    assert ours.store.value["phase"] == "intent"
     assert len(sim.ledger()) == 1
 
 
@@ -310,11 +474,23 @@ def test_a_list_that_does_not_reach_back_is_no_proof(vap: Place, sim: Simulator)
     assert len(sim.ledger()) == 50
 
 
-def test_no_two_submissions_have_the_same_name_and_none_can_be_guessed(place: Place) -> None:
-    """Our names are random, so that nobody who knows the task can claim, or adopt, its submission."""
-    names = {place.submission().intent(None).client_ref for _ in range(50)}
-    assert len(names) == 50
-    assert all(re.fullmatch(r"amt-[0-9a-f]{32}", name) for name in names)
+def test_a_reference_cannot_be_guessed() -> None:
+    """It holds 128 random bits, and every submission has its own."""
+    made = {records.new_reference() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(re.fullmatch("amt-[0-9a-f]{32}", one) for one in made)
+
+
+def test_a_record_of_a_clock_that_was_ahead_is_not_waited_for(
+    place: Place, sim: Simulator, clock: Clock
+) -> None:
+    """Whatever the record's time, what its worker was about to send has left within the lease."""
+    place.run_and_die("after_intent")
+    ahead = datetime.fromisoformat(place.store.value["submitted_after"]) + timedelta(minutes=4)
+    place.store.value["submitted_after"] = ahead.isoformat()
+    with contextlib.suppress(MediaTaskError):
+        place.run()
+    assert clock.slept <= submission.SETTLE + 1
 
 
 # The record.
@@ -359,6 +535,58 @@ SOUND = {
         {**SOUND, "number": None},
         {**SOUND, "client_ref": 5},
         {**SOUND, "submitted_after": "yesterday"},
+        {**SOUND, "submitted_after": "2026-11-20T10:00:00"},
+        {**SOUND, "submitted_after": "2999-11-20T10:00:00+00:00"},
+        {**SOUND, "submitted_after": (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()},
+        {**SOUND, "submitted_after": "0001-01-01T00:00:00+23:00"},
+        {**SOUND, "submitted_after": "9999-12-31T23:59:59-23:00"},
+        {**SOUND, "finished_at": "2999-11-20T10:00:00+00:00"},
+        {**SOUND, "finished_at": 7},
+        {**SOUND, "asked_at": "2999-11-20T10:00:00+00:00"},
+        {**SOUND, "asked_at": True},
+        {**SOUND, "number": -9},
+        {**SOUND, "number": 0},
+        {**SOUND, "number": True},
+        {**SOUND, "number": 10**30},
+        {**SOUND, "number": 1.0},
+        {**SOUND, "generation": -1},
+        {**SOUND, "generation": 10**9},
+        {**SOUND, "fingerprint": ""},
+        {**SOUND, "fingerprint": "f" * 1000},
+        {**SOUND, "client_ref": ""},
+        {**SOUND, "client_ref": "../media_task"},
+        {**SOUND, "client_ref": "amt-" + "0" * 100},
+        {**SOUND, "media_conn_id": "c" * 1000},
+        {**SOUND, "operation": "two\nlines"},
+        {**SOUND, "provider": 7},
+        {**SOUND, "arguments": []},
+        {**SOUND, "media_task_id": ""},
+        {**SOUND, "media_task_id": "i" * 10_000},
+        {**SOUND, "media_task_id": ["abc"]},
+        {**SOUND, "result": []},
+        {**SOUND, "result": {"id": "another", "status": "succeeded"}},
+        {**SOUND, "error": "text"},
+        {**SOUND, "error": {"message": "no type"}},
+        {**SOUND, "error": {"type": 7, "message": "m"}},
+        *(
+            {**SOUND, "spent": spent}
+            for spent in (
+                7,
+                {"amount": "1"},
+                {"amount": 1, "unit": "USD"},
+                {"amount": "-1000", "unit": "USD"},
+                {"amount": "-Infinity", "unit": "USD"},
+                {"amount": "NaN", "unit": "USD"},
+                {"amount": "1e999999", "unit": "USD"},
+                {"amount": "1" * 1000, "unit": "USD"},
+                {"amount": "1", "unit": ""},
+                {"amount": "1", "unit": None},
+                {"amount": "1", "unit": "USD", "more": 1},
+            )
+        ),
+        {**SOUND, "phase": "intent"},
+        {**SOUND, "phase": "refused"},
+        {name: value for name, value in SOUND.items() if name != "media_task_id"} | {"phase": "finished"},
         {**SOUND, "result": {"id": "abc", "status": "nonsense"}},
         {name: value for name, value in SOUND.items() if name != "media_task_id"},
         {name: value for name, value in SOUND.items() if name != "fingerprint"},

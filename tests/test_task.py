@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_media_tasks.task import (
+    MAX_FILES,
     MediaBalance,
     MediaCost,
     MediaExpiredError,
@@ -26,6 +27,8 @@ from airflow_media_tasks.task import (
     shown,
     utc_from_epoch,
 )
+
+from .encoders import must_take
 
 
 MOMENT = datetime(2026, 11, 20, 12, 30, tzinfo=timezone.utc)
@@ -214,6 +217,109 @@ def test_a_task_is_not_changed() -> None:
     """A task is what somebody saw at one time; it cannot be changed afterwards."""
     with pytest.raises(AttributeError):
         MediaTask("1", TaskStatus.QUEUED).status = TaskStatus.RUNNING  # type: ignore[misc]  # the point of it
+
+
+# Whatever they are made of.
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.sampled_from([10**30, 10**400, -9, "\ud800", "a\0b", "x" * 20_000]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*MediaFile.__dataclass_fields__]), ANYTHING))
+def test_file_of_anything(fields: dict[str, Any]) -> None:
+    """Whatever a file's fields are said to be, it can be sent, and is the same when it is read back."""
+    file = MediaFile(**{"kind": "video", "url": "https://x/1.mp4", **fields})
+    must_take(file.to_dict())
+    assert MediaFile.from_dict(file.to_dict()) == file
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["id", "operation", "status_word", "progress", "created_at"]), ANYTHING),
+    st.dictionaries(st.sampled_from(["unit", "amount", "estimated"]), ANYTHING),
+    st.dictionaries(
+        st.sampled_from(["message", "provider", "code", "retry_after", "media_task_id"]), ANYTHING
+    ),
+    st.sampled_from(ERRORS),
+)
+def test_task_of_anything(
+    fields: dict[str, Any], cost: dict[str, Any], error: dict[str, Any], cls: type[MediaTaskError]
+) -> None:
+    """Whatever a task's fields are said to be, it can be sent."""
+    task = MediaTask(
+        **{
+            "id": "1",
+            "status": TaskStatus.FAILED,
+            "cost": MediaCost(**{"unit": "USD", **cost}),
+            "error": cls(**{"message": "no", **error}),
+            **fields,
+        }
+    )
+    must_take(task.to_dict())
+    assert task.error is not None
+    assert str(task.error) == task.error.message
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([*MediaTask("1", TaskStatus.QUEUED).to_dict()]), ANYTHING),
+    st.dictionaries(
+        st.sampled_from(["type", "message", "provider", "code", "retry_after", "media_task_id"]), ANYTHING
+    ),
+)
+def test_event_of_anything(fields: dict[str, Any], error: dict[str, Any]) -> None:
+    """Whatever an event or an XCom holds, it is refused with ValueError or becomes what can be sent."""
+    must_take(error_from_dict(error).to_dict())
+    try:
+        task = MediaTask.from_dict({"id": "1", "status": "failed", "error": error, **fields})
+    except ValueError:
+        return
+    must_take(task.to_dict())
+
+
+def test_candidates_can_be_sent() -> None:
+    """What an account shows of a lost submission is text of a provider, too."""
+    error = SubmissionOutcomeUnknown(
+        "which?", candidates=[{"id": "\ud800", "created_at": None, "prompt": "a\0b" * 1000}] * 1000
+    )
+    must_take(error.to_dict())
+    assert len(error.candidates) < 100
+
+
+def test_bounds() -> None:
+    """Texts, files and waits end somewhere; what no file or task has is not there."""
+    file = MediaFile("video", "u" * 10_000, "i" * 1000, width=10**30, height=-1, duration=float("nan"))
+    assert (len(file.url), len(file.id or ""), file.width, file.height, file.duration) == (
+        8192,
+        512,
+        None,
+        None,
+        None,
+    )
+    assert MediaFile("video", "u", width=1920.0).to_dict()["width"] == 1920  # type: ignore[arg-type]  # as JSON may have it
+    task = MediaTask("1", TaskStatus.SUCCEEDED, files=(file,) * 1000, progress=1.5)
+    assert (len(task.files), task.progress) == (MAX_FILES, None)
+    waits = {value: MediaTaskError("x", retry_after=value).retry_after for value in (-5, 7, 30_000, 1e300)}
+    assert waits == {-5: 0.0, 7: 7.0, 30_000: 300.0, 1e300: 300.0}
+    assert MediaTaskError("x", retry_after=float("inf")).retry_after is None
+    assert len(str(MediaTaskError("x" * 100_000))) == 10_000
+    assert str(MediaBalance("1E+999999999", "USD")) == "1E+999999999 USD"
+
+
+def test_time_without_a_zone_is_utc() -> None:
+    """An XCom written without a zone can be compared with the clock."""
+    naive = MediaFile.from_dict({"kind": "video", "url": "u", "expires_at": "2026-11-20T12:30:00"})
+    assert naive.expires_at == MOMENT
 
 
 # Statuses.

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import random
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -22,7 +23,7 @@ import pytest
 import structlog
 from aiohttp import web
 
-from airflow_media_tasks import triggers
+from airflow_media_tasks import accounts, triggers
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.poller import Poller
@@ -30,10 +31,12 @@ from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaTask, TaskStatus
 from airflow_media_tasks.triggers import MediaTaskTrigger
 
+from .clock import DrivenClock
+
 
 Connect = Callable[..., str]
 
-pytestmark = pytest.mark.usefixtures("steady_clock")
+pytestmark = pytest.mark.usefixtures("driven_clock")
 
 POLLER = sys.modules[Poller.__module__]
 
@@ -63,11 +66,11 @@ async def fired(waiting: MediaTaskTrigger) -> MediaTask:
     return MediaTask.from_dict(json.loads(json.dumps(events[0].payload)))
 
 
-async def until(condition: Callable[[], Any], what: str) -> None:
-    """Returns once *condition* holds; fails after ten seconds."""
-    ends = time.monotonic() + 10
+async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> None:
+    """Returns once *condition* holds; fails after so many seconds of the loop's clock."""
+    ends = asyncio.get_running_loop().time() + seconds
     while not condition():
-        assert time.monotonic() < ends, what
+        assert asyncio.get_running_loop().time() < ends, what
         await asyncio.sleep(0.01)
 
 
@@ -185,7 +188,7 @@ async def test_one_client_and_ten_sockets_serve_two_hundred_watches(
 
 @pytest.mark.parametrize("starts", ["together", "spread", "in four groups"])
 async def test_a_status_request_serves_fifty_tasks(
-    sim: Simulator, connect: Connect, starts: str, steady_clock: Callable[[], float]
+    sim: Simulator, connect: Connect, starts: str, driven_clock: DrivenClock
 ) -> None:
     """200 tasks cost at most four requests an interval, over many intervals, whenever they began to wait."""
     conn = connect("acedata")
@@ -204,11 +207,11 @@ async def test_a_status_request_serves_fifty_tasks(
 
     waits = [asyncio.create_task(later(delay, id_)) for delay, id_ in zip(delays, ids, strict=True)]
     await until(lambda: sim.requests().get(ASKED), "nobody asked")
-    first = steady_clock()
+    first = driven_clock()
     await asyncio.sleep(interval)
-    before, began = sim.requests()[ASKED], steady_clock()
+    before, began = sim.requests()[ASKED], driven_clock()
     await asyncio.sleep(rounds * interval)
-    asked, took = sim.requests()[ASKED] - before, steady_clock() - began
+    asked, took = sim.requests()[ASKED] - before, driven_clock() - began
     sim.advance(601)
     tasks = await asyncio.gather(*waits)
     assert all(task.status is TaskStatus.SUCCEEDED for task in tasks)
@@ -264,7 +267,7 @@ async def test_two_waiters_of_one_task_share_its_requests(account: Account) -> N
 
 
 async def test_waiters_share_where_a_provider_is_asked_for_one_task_at_a_time(
-    sim: Simulator, connect: Connect, steady_clock: Callable[[], float]
+    sim: Simulator, connect: Connect, driven_clock: DrivenClock
 ) -> None:
     """Five waiters that began at different times cost what one of them costs."""
     conn = connect("vap")
@@ -274,10 +277,10 @@ async def test_waiters_share_where_a_provider_is_asked_for_one_task_at_a_time(
         waits.append(asyncio.create_task(fired(trigger(id_, conn, 0.25))))
         await asyncio.sleep(0.04)
     before = sim.requests().get("GET /vap/v3/tasks/{id}", 0)
-    began = steady_clock()
+    began = driven_clock()
     await asyncio.sleep(1)
     asked = sim.requests()["GET /vap/v3/tasks/{id}"] - before
-    assert 2 <= asked <= (steady_clock() - began) / (0.25 * 0.9) + 1
+    assert 2 <= asked <= (driven_clock() - began) / (0.25 * 0.9) + 1
     sim.advance(61)
     assert all(task.status is TaskStatus.SUCCEEDED for task in await asyncio.gather(*waits))
     await nothing_left()
@@ -303,21 +306,21 @@ async def test_an_unreadable_task_does_not_disturb_the_others(
     connect: Connect,
     monkeypatch: pytest.MonkeyPatch,
     word: str,
-    steady_clock: Callable[[], float],
+    driven_clock: DrivenClock,
 ) -> None:
     """The tasks of a batch are served in time while one of them only ever answers nonsense."""
     monkeypatch.setattr(POLLER, "UNREADABLE_GRACE", 0.6)
     monkeypatch.setattr(POLLER, "NOT_FOUND_GRACE", 0.6)
-    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(accounts, "LONGEST_PAUSE", 0.2)
     conn = connect("acedata")
     prompts = [f"p{n} [sim:seconds={5 if n else 60}]" for n in range(49)]
     ids = await submit(conn, VEO, [*prompts, f"bad [sim:seconds=5] [sim:{word}]"])
     async with waiting_for(*(trigger(id_, conn, 0.2) for id_ in ids)) as waits:
         await until(lambda: sim.requests().get(ASKED, 0) >= 2, "nobody asked")
         sim.advance(6)
-        began = steady_clock()
+        began = driven_clock()
         tasks = await asyncio.gather(*waits[1:-1])
-        assert steady_clock() - began < 2
+        assert driven_clock() - began < 2
         given_up = await waits[-1]
         assert not waits[0].done()
         sim.advance(60)
@@ -330,7 +333,7 @@ async def test_an_unreadable_task_does_not_disturb_the_others(
 
 
 async def test_a_task_that_breaks_its_whole_batch_is_found_and_set_apart(
-    account: Account, caplog: pytest.LogCaptureFixture, steady_clock: Callable[[], float]
+    account: Account, caplog: pytest.LogCaptureFixture, driven_clock: DrivenClock
 ) -> None:
     """Where one id makes the batch answer HTTP 500, the other 49 are still served, and it is no outage."""
     account.rule = lambda ids, key: web.json_response({}, status=500) if "t49" in ids else None
@@ -339,9 +342,9 @@ async def test_a_task_that_breaks_its_whole_batch_is_found_and_set_apart(
     async with waiting_for(*waits_for) as waits:
         await asyncio.sleep(0.3)
         account.done = True
-        began = steady_clock()
+        began = driven_clock()
         tasks = await asyncio.gather(*waits[:-1])
-        assert steady_clock() - began < 2.5
+        assert driven_clock() - began < 2.5
         assert all(task.status is TaskStatus.SUCCEEDED for task in tasks)
         poisonous = await waits[-1]
     assert type(poisonous.error).__name__ == "MediaTaskTimeout"
@@ -355,7 +358,7 @@ async def test_an_outage_is_logged_once_loses_nothing_and_slows_the_questions(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While a provider is down its waiters wait, it is asked rarely, and the log has two lines of it."""
-    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(accounts, "LONGEST_PAUSE", 0.5)
     caplog.set_level(logging.INFO, "airflow_media_tasks")
     conn = connect("acedata")
     ids = await submit(conn, VEO, [f"p{n} [sim:seconds=30]" for n in range(120)])
@@ -372,43 +375,32 @@ async def test_an_outage_is_logged_once_loses_nothing_and_slows_the_questions(
         tasks = await asyncio.gather(*waits)
     assert [task.id for task in tasks] == ids
     assert all(task.status is TaskStatus.SUCCEEDED for task in tasks)
-    lines = [record.getMessage() for record in caplog.records if record.name == POLLER.__name__]
+    lines = [record.getMessage() for record in caplog.records if record.name == accounts.__name__]
     assert len(lines) == 2, lines
     assert "acedata_default" in lines[0]
     assert "120 tasks keep waiting" in lines[0]
     assert "answered again" in lines[1]
 
 
-async def test_a_pause_grows_with_each_failure(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pause_grows_with_each_failure(account: Account, driven_clock: DrivenClock) -> None:
     """A provider that says 429 again and again, without a hint, is asked after longer and longer pauses."""
-    loop = asyncio.get_running_loop()
-    clock, speed = loop.time, 20.0
-    begin = clock()
-    # The loop's clock runs twenty times as fast as the world's: two seconds of a pause are a tenth.
-    monkeypatch.setattr(loop, "time", lambda: begin + (clock() - begin) * speed)
-    select = loop._selector.select  # type: ignore[attr-defined]  # the loop has no other seam for its clock
-    monkeypatch.setattr(
-        loop._selector,  # type: ignore[attr-defined]  # as above
-        "select",
-        lambda timeout=None: select(None if timeout is None else timeout / speed),
-    )
     times: list[float] = []
 
     def refuse(ids: list[str], key: str) -> web.Response:
         """Refuse the request."""
-        times.append(loop.time())
+        times.append(driven_clock())
         return web.json_response({"error": {"code": "too_many_requests", "message": "slow"}}, status=429)
 
     account.rule = refuse
-    async with waiting_for(trigger("veo/t", "tiny_a", 0.1)):
-        await until(lambda: len(times) >= 5, "too few requests")
+    async with waiting_for(trigger("veo/t", "tiny_a", 0.1, deadline=time.time() + 1000)):
+        await until(lambda: len(times) >= 7, "too few requests", 200)
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    for gap, expected in zip(gaps, (2.0, 4.0, 8.0, 16.0), strict=False):
-        assert expected <= gap <= 1.2 * expected + 1.5
+    for gap, expected in zip(gaps, (2.0, 4.0, 8.0, 16.0, 30.0, 30.0), strict=True):
+        assert expected <= gap <= 1.2 * expected + 0.2
 
 
 async def test_a_blip_that_hits_many_requests_at_once_is_no_outage(
-    sim: Simulator, connect: Connect, caplog: pytest.LogCaptureFixture, steady_clock: Callable[[], float]
+    sim: Simulator, connect: Connect, caplog: pytest.LogCaptureFixture, driven_clock: DrivenClock
 ) -> None:
     """Ten requests that fail together are one failure: nobody pauses and the next round is on time."""
     conn = connect("vap")
@@ -419,9 +411,9 @@ async def test_a_blip_that_hits_many_requests_at_once_is_no_outage(
         await until(lambda: sim.requests().get("GET /vap/v3/tasks/{id}", 0) >= 70, "too few requests")
         sim.clear_faults()
         sim.advance(61)
-        began = steady_clock()
+        began = driven_clock()
         assert all(task.status is TaskStatus.SUCCEEDED for task in await asyncio.gather(*waits))
-        assert steady_clock() - began < 1.5
+        assert driven_clock() - began < 1.5
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -432,9 +424,9 @@ async def test_retry_after_holds_for_the_whole_account_and_for_no_other(account:
 
     def rule(ids: list[str], key: str) -> web.Response | None:
         """Answer as this test needs it."""
-        asked_at.append((time.monotonic(), key))
+        asked_at.append((asyncio.get_running_loop().time(), key))
         if key == "key-a-123" and not refused_at:
-            refused_at.append(time.monotonic())
+            refused_at.append(asyncio.get_running_loop().time())
             body = {"error": {"code": "too_many_requests", "message": "slow down"}}
             return web.json_response(body, status=429, headers={"Retry-After": "2"})
         return None
@@ -456,19 +448,21 @@ async def test_retry_after_holds_for_the_whole_account_and_for_no_other(account:
 
 
 async def test_a_refused_key_is_tolerated_for_a_while_and_then_reported(
-    account: Account, monkeypatch: pytest.MonkeyPatch
+    account: Account, monkeypatch: pytest.MonkeyPatch, driven_clock: DrivenClock
 ) -> None:
     """A key that is refused once costs nobody anything; one that stays refused ends the wait as such."""
-    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(accounts, "LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(POLLER, "UNREADABLE_GRACE", 0.8)
     refused = {"error": {"code": "invalid_token", "message": "no such token"}}
-    began = time.monotonic()
+    began = asyncio.get_running_loop().time()
     answered: set[str] = set()
 
     def rule(ids: list[str], key: str) -> web.Response | None:
         # Well, refused, well again, and then refused for good.
         """Answer as this test needs it."""
-        refuses = 2 <= len(account.asked) <= 3 or (len(answered) == 60 and time.monotonic() - began > 0.6)
+        refuses = 2 <= len(account.asked) <= 3 or (
+            len(answered) == 60 and asyncio.get_running_loop().time() - began > 0.6
+        )
         if not refuses:
             answered.update(ids)
         return web.json_response(refused, status=401) if refuses else None
@@ -476,7 +470,7 @@ async def test_a_refused_key_is_tolerated_for_a_while_and_then_reported(
     account.rule = rule
     async with waiting_for(*(trigger(f"veo/t{n}", "tiny_a") for n in range(60))) as waits:
         tasks = await asyncio.gather(*waits)
-    assert time.monotonic() - began >= 1.3
+    assert asyncio.get_running_loop().time() - began >= 1.3
     assert {type(task.error).__name__ for task in tasks} == {"MediaAuthError"}
     assert "no such token" in str(tasks[0].error)
     assert [task.id for task in tasks] == [task.error.media_task_id for task in tasks if task.error]
@@ -504,6 +498,58 @@ async def test_the_deadline_is_absolute_and_survives_a_restart(sim: Simulator, c
     assert task.error.code == "timeout"
     assert "still running" in str(task.error)
     assert "may still finish and be billed" in str(task.error)
+    await nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("submitted", "seen"),
+    [(500.0, "was not seen in 500 s"), (None, "was not seen")],
+    ids=["known", "unknown"],
+)
+async def test_a_deadline_that_passed_while_no_triggerer_ran_is_said_as_such(
+    sim: Simulator, connect: Connect, submitted: float | None, seen: str
+) -> None:
+    """Nobody reads that the provider did not show in 0 s what nobody has asked for."""
+    conn = connect("vap")
+    now = time.time()
+    late = trigger("x", conn, deadline=now - 60, submitted_at=None if submitted is None else now - submitted)
+    task = await fired(late)
+    assert f"x {seen} (no triggerer was running it when its time ended, at " in str(task.error)
+    assert " 0 s" not in str(task.error)
+    assert not sim.requests()
+    await nothing_left()
+
+
+async def test_a_task_that_nobody_could_ask_for_is_said_to_be_just_that(account: Account) -> None:
+    """After a rate limit, the log says when it is asked for, and the timeout that it was not."""
+    headers = {"Retry-After": "200"}
+    account.rule = lambda ids, key: web.json_response(
+        {"error": {"code": "too_many_requests"}}, status=429, headers=headers
+    )
+    with structlog.testing.capture_logs() as lines:
+        async with waiting_for(trigger("veo/first", "tiny_a", 1.0, deadline=time.time() + 300)):
+            await until(lambda: account.asked, "nobody asked")
+            later = await fired(trigger("veo/later", "tiny_a", 1.0, deadline=time.time() + 100))
+    said = [line["event"] for line in lines if line["event"].startswith("veo/later")]
+    when = re.compile(
+        r"no answer yet after 60 s; not asked for yet, asked for again in 1[4-8]\d s; status req"
+    )
+    assert any(when.match(line.partition(": ")[2]) for line in said), said
+    assert "veo/later was not asked for in 100 s of waiting; it was not cancelled" in str(later.error)
+
+
+async def test_a_log_says_why_a_task_alone_cannot_be_read(account: Account) -> None:
+    """It is the provider's word, minutes before it ends the wait."""
+    account.rule = lambda ids, key: web.json_response(
+        {"error": {"code": "gone", "message": "lost it"}}, status=410
+    )
+    with structlog.testing.capture_logs() as lines:
+        task = await fired(trigger("veo/t", "tiny_a", 5.0, deadline=time.time() + 1000))
+    said = [line["event"] for line in lines if line["event"].startswith("veo/t: no answer yet")]
+    assert said
+    assert all("; it cannot be read: acedata says 'lost it' (HTTP 410" in line for line in said)
+    assert "lost it" in str(task.error)
+    assert type(task.error).__name__ == "MediaRequestError"
     await nothing_left()
 
 
@@ -607,7 +653,7 @@ async def test_a_row_of_an_older_version_is_still_understood() -> None:
 
 
 async def test_a_waiting_task_says_how_far_it_is(
-    sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch, steady_clock: Callable[[], float]
+    sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch, driven_clock: DrivenClock
 ) -> None:
     """Its log has a line for each new status, others less and less often; with the id, status and times."""
     monkeypatch.setattr(triggers, "REPORT_INTERVAL", 0.2)
@@ -615,11 +661,11 @@ async def test_a_waiting_task_says_how_far_it_is(
     (id_,) = await submit(conn, "text_to_image", ["[sim:queued=100] [sim:seconds=100]"])
     with structlog.testing.capture_logs() as lines:
         async with waiting_for(trigger(id_, conn, operation="text_to_image")) as waits:
-            began = steady_clock()
+            began = driven_clock()
             await asyncio.sleep(1.2)
             sim.advance(101)
             await until(lambda: any("running" in line["event"] for line in lines), "no line for running")
-            waited = steady_clock() - began
+            waited = driven_clock() - began
             sim.advance(101)
             await waits[0]
     said = [line["event"] for line in lines if line["event"].startswith(id_)]
@@ -644,14 +690,18 @@ def test_a_line_for_each_quarter_of_the_way(before: float | None, now: float | N
 
 
 async def test_a_report_during_an_outage_says_so(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who reads the task's log while the provider is down finds the reason there."""
+    """Who reads the task's log while the provider is down finds the reason, and when it was and is asked."""
     monkeypatch.setattr(triggers, "REPORT_INTERVAL", 0.3)
-    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(accounts, "LONGEST_PAUSE", 0.1)
     account.rule = lambda ids, key: web.json_response({}, status=502)
     with structlog.testing.capture_logs() as lines:
         task = await fired(trigger("veo/t", "tiny_a", deadline=time.time() + 1))
-    assert any("does not answer at present" in line["event"] and "502" in line["event"] for line in lines)
-    assert "the provider did not answer" in str(task.error)
+    said = [line["event"] for line in lines if line["event"].startswith("veo/t: no answer yet")]
+    asked = re.compile(r"; asked for \d+ s ago, asked for again in \d+ s; ")
+    fails = re.compile(r"; status requests of tiny_a fail, the last \d+ s ago: .*502")
+    assert any(asked.search(line) and fails.search(line) for line in said), said
+    assert not any("does not answer" in line["event"] for line in lines)
+    assert fails.search(str(task.error))
     await nothing_left()
 
 
@@ -659,7 +709,7 @@ async def test_lines_of_the_poller_belong_to_no_trigger(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage concerns everybody: its line must not land in the log of whoever happened to wait first."""
-    monkeypatch.setattr(POLLER, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(accounts, "LONGEST_PAUSE", 0.1)
     trigger_id: contextvars.ContextVar[str] = contextvars.ContextVar("trigger_id", default="none")
     seen: list[str] = []
 
@@ -677,12 +727,12 @@ async def test_lines_of_the_poller_belong_to_no_trigger(
 
     account.rule = lambda ids, key: web.json_response({}, status=502)
     handler = Noting()
-    POLLER.log.addHandler(handler)
+    accounts.log.addHandler(handler)
     try:
         waits = [asyncio.create_task(wait(name)) for name in ("first", "second")]
         await until(lambda: seen, "no outage was logged")
         await asyncio.gather(*waits)
     finally:
-        POLLER.log.removeHandler(handler)
+        accounts.log.removeHandler(handler)
     assert set(seen) == {"none"}
     await nothing_left()

@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.module_loading import import_string
 
 from airflow_media_tasks.operators import MediaTaskOperator
+from airflow_media_tasks.records import KEY, Entries
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import KEY, Record
 from airflow_media_tasks.task import MediaTask, SubmissionOutcomeUnknown
 from airflow_media_tasks.triggers import MediaTaskTrigger, Turn, TurnTrigger
 
@@ -114,13 +114,14 @@ def test_every_record_is_read_and_written_back(
 ) -> None:
     """Each phase of a record is what it was; keys of a later version are left out, absent ones are None."""
     context["task_state_store"][KEY] = {**copy.deepcopy(stored), **later}
-    record = Record.load(context)  # type: ignore[arg-type]  # what it uses of a context
+    entries = Entries(context)  # type: ignore[arg-type]  # what it uses of a context
+    record, _ = entries.load()
     assert record is not None
     for name in ("phase", "generation", "number", "fingerprint", "client_ref", "submitted_after"):
         assert getattr(record, name) == stored[name]
     assert record.media_task_id == stored.get("media_task_id")
     assert record.result == stored.get("result")
-    record.save(context)  # type: ignore[arg-type]  # as above
+    entries.save(record)
     assert context["task_state_store"][KEY] == stored
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import structlog
 
+from airflow_media_tasks import poller
+from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.sensors import MediaTaskSensor
 from airflow_media_tasks.task import (
@@ -51,6 +54,36 @@ def test_seconds_refuses_all_else(value: Any) -> None:
     ) as refused:
         seconds("timeout", value)
     assert repr(value) in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [1e9 + 1, 1e300, timedelta.max])
+def test_seconds_ends_before_the_calendar_does(value: Any) -> None:
+    """What no computer can add to the time of day is refused before anything is paid."""
+    with pytest.raises(MediaRequestError, match="timeout must be at most 1000000000 s, got "):
+        seconds("timeout", value)
+
+
+@pytest.mark.parametrize("value", [0.999, 0.05, timedelta(milliseconds=500)])
+@pytest.mark.parametrize(
+    "waiter",
+    [
+        lambda **given: MediaTaskOperator(task_id="o", operation="x", media_conn_id="c", **given),
+        lambda **given: MediaTaskSensor(task_id="s", media_task_id="luma/a", media_conn_id="c", **given),
+        lambda **given: GenerateMediaBatchOperator(
+            task_id="b", requests=[], save_to="x", media_conn_id="c", **given
+        ),
+    ],
+    ids=["operator", "sensor", "batch"],
+)
+def test_nobody_looks_more_often_than_once_a_second(
+    waiter: Callable[..., Any], value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds nothing sooner, and its requests are refused; said where the DAG is written."""
+    monkeypatch.setattr(poller, "SHORTEST_INTERVAL", 1.0)
+    with pytest.raises(MediaRequestError, match="poll_interval must be at least 1 s, got ") as refused:
+        waiter(poll_interval=value)
+    assert repr(value) in str(refused.value)
+    assert waiter(poll_interval=timedelta(seconds=1)).poll_interval == 1.0
 
 
 def test_a_good_event_becomes_the_result(context: Any) -> None:

@@ -54,7 +54,8 @@ class AirflowApi:
         if not token:
             raise HTTPException(401, "Not logged in")
         self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=request.scope["airflow"]),
+            # An error of Airflow's is an answer, here as over the network.
+            transport=httpx.ASGITransport(app=request.scope["airflow"], raise_app_exceptions=False),
             base_url="http://airflow",
             headers={"Authorization": f"Bearer {token}"},
         )
@@ -79,6 +80,11 @@ class AirflowApi:
 
     async def call(self, method: str, path: str, **options: Any) -> Any:
         """The decoded answer to a request below `/api/v2/`. Raises HTTPException with Airflow's refusal."""
+        reply = await self._ask(method, path, **options)
+        # A list of a hundred task instances with their arguments may have megabytes.
+        return await asyncio.to_thread(reply.json) if reply.content else None
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         async with AsyncExitStack() as stack:
             if self._background:
                 await stack.enter_async_context(self._traffic.background)
@@ -91,12 +97,12 @@ class AirflowApi:
             except ValueError:
                 detail = reply.text
             raise HTTPException(reply.status_code, detail or "Airflow refuses")
-        return reply.json() if reply.content else None
+        return reply
 
-    async def find(self, path: str, **options: Any) -> Any:
-        """As `call` of a GET; None where there is no such thing."""
+    async def find(self, path: str, **options: Any) -> bytes | None:
+        """The body of the answer to a GET, not decoded; None where there is no such thing."""
         try:
-            return await self.call("GET", path, **options)
+            return (await self._ask("GET", path, **options)).content
         except HTTPException as error:
             if error.status_code == 404:
                 return None
@@ -104,10 +110,23 @@ class AirflowApi:
 
 
 def at(*parts: str) -> str:
-    """A path of these parts, each of which stays one segment."""
+    """A path of these parts, each of which is one segment.
+
+    :raises HTTPException: 404 for what cannot be one: Airflow takes a path apart after `%2F` has become `/`,
+        so quoting does not help, and it has nothing of such a name.
+    """
+    for part in parts:
+        if "/" in part or part in ("", ".", ".."):
+            raise HTTPException(404, "Airflow has nothing of this name")
     return "/".join(quote(part, safe="~") for part in parts)
 
 
+ALL = "~"
+"""Airflow's word for whatever it is called."""
+
+
 def instance_path(dag_id: str, run_id: str, task_id: str) -> str:
-    """Where the API has a task instance."""
+    """Where the API has a task instance. Raises HTTPException, 404, for what names none."""
+    if ALL in (dag_id, run_id, task_id):
+        raise HTTPException(404, "Airflow has nothing of this name")
     return at("dags", dag_id, "dagRuns", run_id, "taskInstances", task_id)

@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-import statistics
-from collections import defaultdict
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user
+from airflow.models.dag import DagModel
 from airflow.sdk.configuration import conf
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from airflow_media_tasks.gallery import files, items
-from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
+from airflow_media_tasks import answers
+from airflow_media_tasks.gallery import cards, files, items, roots
+from airflow_media_tasks.gallery.airflow_api import ALL, AirflowApi, at, instance_path
+from airflow_media_tasks.gallery.totals import Totals
 from airflow_media_tasks.links import PREFIX
-from airflow_media_tasks.records import KEY
 
 
 PAGE = 60
@@ -52,6 +51,8 @@ STATIC = {
     if path.suffix in (".css", ".js", ".svg")
 }
 Json = dict[str, Any]
+_ANSWERING = asyncio.Lock()
+"""Whoever answers second, of two at the same moment, sees the first one's answer."""
 
 
 class Gallery(FastAPI):
@@ -94,7 +95,7 @@ class Filters(BaseModel):
     def path(self) -> str:
         """The API's list of task instances that these are for."""
         run_id = self.run_id if self.dag_id else ""
-        return f"{at('dags', self.dag_id or '~', 'dagRuns', run_id or '~')}/taskInstances"
+        return f"{at('dags', self.dag_id or ALL, 'dagRuns', run_id or ALL)}/taskInstances"
 
     def query(self) -> dict[str, Any]:
         """Those that Airflow's API knows."""
@@ -122,10 +123,16 @@ class Place(BaseModel):
     number: int | None = None
 
 
-class Adoption(Place):
+class Question(Place):
+    """The submission whose outcome is unknown, as the page shows it; *client_ref* is its reference."""
+
+    client_ref: Annotated[str, Field(max_length=200)]
+
+
+class Adoption(Question):
     """The provider's task that a submission became."""
 
-    media_task_id: str
+    media_task_id: Annotated[str, Field(min_length=1, max_length=512)]
 
 
 @app.get("/")
@@ -171,8 +178,14 @@ async def static(name: str) -> Response:
     return Response(path.read_bytes(), media_type=media_type, headers=headers)
 
 
+async def _sent(value: Json) -> Response:
+    """*value* as JSON, which is written away from the event loop; a number that JSON has not is null."""
+    body = await asyncio.to_thread(to_json, value, inf_nan_mode="null")
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
 @app.get("/api/items")
-async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, cursor: str = "") -> Json:
+async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, cursor: str = "") -> Response:
     """A page of items, newest first; fewer, with a cursor, where the search took too long."""
     clock = items.Clock(BUDGET)
     found: list[Json] = []
@@ -183,23 +196,33 @@ async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, 
             limit = SEARCHED if filters.q else PAGE
             query = {**filters.query(), "order_by": "-start_date", "limit": limit, "cursor": after}
             listed = await api.call("GET", filters.path(), params=query)
-            instances = _readable(user, listed["task_instances"])
+            instances = await _readable(user, listed["task_instances"])
             wanted = [instance for instance in instances if items.may_match(instance, filters.q)]
-            made = await asyncio.gather(*(items.item_of(api, instance) for instance in wanted))
-            found += [item for item in made if item is not None and filters.wants(item)]
+            found += [item for item in await items.items_of(api, wanted) if filters.wants(item)]
             if instances:
                 looked_back_to = instances[-1]["start_date"] or looked_back_to
             after = listed.get("next_cursor")
             if not listed["task_instances"]:
                 after = None
         await _use_landed_copies(api, user, found)
-    for item in found:
-        item["can_edit"] = _may_edit(user, item["dag_id"])
-    return {
-        "items": found,
-        "cursor": None if after is None else base64.urlsafe_b64encode(after.encode()).decode(),
-        "looked_back_to": looked_back_to,
-    }
+    editable = await _allowed(user, "PUT", DagAccessEntity.TASK_INSTANCE, {item["dag_id"] for item in found})
+    return await _sent(
+        {
+            "items": [{**cards.on_a_card(item), "can_edit": item["dag_id"] in editable} for item in found],
+            "cursor": None if after is None else base64.urlsafe_b64encode(after.encode()).decode(),
+            "looked_back_to": looked_back_to,
+            "setting": _setting_for(found),
+        }
+    )
+
+
+def _setting_for(found: Iterable[Json]) -> str | None:
+    """The line that is to be set so that what has landed is sent from there; None where one is set."""
+    if roots.configured():
+        return None
+    landed = [(file["path"], item) for item in found for file in item["files"] if file["landed"]]
+    batches = [(item["batch"]["results"], item) for item in found if item["batch"]]
+    return roots.setting_for([*landed, *batches])
 
 
 def _decoded(cursor: str) -> str:
@@ -214,103 +237,59 @@ async def one_item(
     request: Request,
     user: GetUserDep,
     place: Annotated[Place, Depends()],
-    offset: Annotated[int, Query(ge=0)] = 0,
-) -> Json:
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> Response:
     """Everything about one task instance; of a batch also a page of its requests."""
-    _must_read(user, place.dag_id)
+    await _must_read(user, place.dag_id)
     async with AirflowApi(request) as api:
-        item = await items.item_of(api, await _instance(api, place))
+        instance = await _instance(api, place)
+        item = next(iter(await items.items_of(api, [instance])), None)
         if item is None:
             raise HTTPException(404, "this task has made no media")
-        item["can_edit"] = _may_edit(user, place.dag_id)
+        item["can_edit"] = await _may_edit(user, place.dag_id)
         await _use_landed_copies(api, user, [item])
-    if item["batch"] is not None:
-        requests = await asyncio.to_thread(
-            _requests_of, item, offset if place.number is None else place.number
-        )
-        if place.number is not None:
-            if not requests or requests[0]["number"] != place.number:
-                raise HTTPException(404, "this batch has no such request")
-            return requests[0]
-        item["batch"]["items"] = requests
-    return item
-
-
-def _requests_of(item: Json, offset: int) -> list[Json]:
+        manifest = await items.returned_by(api, instance) if item["batch"] is not None else None
+    item["setting"] = _setting_for([item])
+    if manifest is None:
+        return await _sent(item)
+    if place.number is not None:
+        found = await items.requests_of(item, items.manifest_of(manifest), place.number, 1)
+        if not found:
+            raise HTTPException(404, "this batch has no such request")
+        return await _sent({**found[0], "setting": _setting_for(found)})
     try:
-        return items.batch_items(item, item["batch"]["results"], offset)
-    except Exception:  # noqa: BLE001  # fsspec lets each store raise errors of its own
-        return []
+        found = await items.requests_of(item, items.manifest_of(manifest), offset, items.BATCH_PAGE)
+    except HTTPException as error:
+        item["batch"]["why"] = item["batch"]["why"] or error.detail
+        found = []
+    item["batch"]["items"] = [cards.on_a_card(one) for one in found]
+    item["setting"] = _setting_for([item, *found])
+    return await _sent(item)
 
 
 @app.get("/api/totals")
-async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> Json:
+async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> Response:
     """What was made and spent, as far as can be told in a moment; `complete` says whether that is all."""
     clock = items.Clock(2 * BUDGET)
-    today = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0).isoformat()
-    made: list[Json] = []
+    made = Totals()
     after: str | None = ""
     looked_back_to = ""
     async with AirflowApi(request, background=True) as api:
-        while after is not None and not (made and clock.is_over) and not await request.is_disconnected():
+        while after is not None and not (looked_back_to and clock.is_over):
+            if await request.is_disconnected():
+                break
             query = {**filters.query(), "order_by": "-start_date", "limit": SEARCHED, "cursor": after}
             listed = await api.call("GET", filters.path(), params=query)
-            instances = _readable(user, listed["task_instances"])
+            instances = await _readable(user, listed["task_instances"])
             wanted = [instance for instance in instances if items.may_match(instance, filters.q)]
-            some = await asyncio.gather(*(items.item_of(api, instance) for instance in wanted))
-            made += [item for item in some if item is not None and filters.wants(item)]
+            made.add([item for item in await items.items_of(api, wanted) if filters.wants(item)])
             looked_back_to = instances[-1]["start_date"] or looked_back_to if instances else looked_back_to
             after = listed.get("next_cursor") if listed["task_instances"] else None
-    counts: dict[str, int] = defaultdict(int)
-    providers: dict[str, list[Json]] = defaultdict(list)
-    for item in made:
-        batch = item["batch"]
-        counts["succeeded"] += _made_by(item)
-        counts["failed"] += batch["failed"] if batch else item["status"] in ("failed", "unknown")
-        counts["running"] += item["status"] in ("running", "queued")
-        providers[item["provider"] or "other"].append(item)
-    ended = counts["succeeded"] + counts["failed"]
-    seconds = [item["seconds"] for item in made if item["seconds"] is not None]
-    return {
-        "made": counts["succeeded"],
-        "failed": counts["failed"],
-        "running": counts["running"],
-        "success_rate": counts["succeeded"] / ended if ended else None,
-        "median_seconds": statistics.median(seconds) if seconds else None,
-        "spent": _sum(made),
-        "spent_today": _sum([item for item in made if (item["finished_at"] or "") >= today]),
-        "by_provider": [
-            {
-                "provider": provider,
-                "made": sum(
-                    item["batch"]["succeeded"] if item["batch"] else item["status"] == "succeeded"
-                    for item in own
-                ),
-                "spent": _sum(own),
-            }
-            for provider, own in sorted(providers.items())
-        ],
+    complete = {
         "complete": after is None,
-        "complete_today": after is None or "" < looked_back_to < today,
+        "complete_today": after is None or "" < looked_back_to < made.today,
     }
-
-
-def _made_by(item: Json) -> int:
-    """How many results the item stands for."""
-    return int(item["batch"]["succeeded"] if item["batch"] else item["status"] == "succeeded")
-
-
-def _sum(made: list[Json]) -> list[Json]:
-    spent: dict[str, Decimal] = defaultdict(Decimal)
-    for item in made:
-        costs = (item["batch"] or {}).get("cost") if item["batch"] else [item["cost"]]
-        for cost in costs or []:
-            if isinstance(cost, dict) and cost.get("amount"):
-                try:
-                    spent[str(cost.get("unit"))] += Decimal(str(cost["amount"]))
-                except InvalidOperation:
-                    continue
-    return [{"unit": unit, "amount": f"{amount:f}"} for unit, amount in sorted(spent.items())]
+    return await _sent({**made.told(), **complete})
 
 
 @app.get("/file")
@@ -319,30 +298,23 @@ async def landed_file(
     user: GetUserDep,
     place: Annotated[Place, Depends()],
     n: Annotated[int, Query(ge=0)],
+    sha256: str = "",
     range_header: Annotated[str | None, Header(alias="range")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+    if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """A landed file of a task instance, by its number: which path that is, is in our own record alone."""
-    _must_read(user, place.dag_id)
-    result = items.listed_of(place.model_dump(exclude={"number"}))
-    if result is None:
-        async with AirflowApi(request) as api:
-            instance = await _instance(api, place)
-            result = await items.result_of(api, instance) if instance["state"] == "success" else None
-            if result is None:
-                result = await items.xcom(api, instance, "media_batch")
-    if place.number is not None and isinstance(result, dict) and "results" in result:
-        result = await asyncio.to_thread(_line_of, result["results"], place.number)
-    file = items.file_at(result, n)
-    if file is None:
-        raise HTTPException(404, "no file of this number has landed")
-    return await asyncio.to_thread(files.send, file["path"], file.get("content_type"), range_header)
+    """A landed file of a task instance, by its number and, as the page asks for it, its content.
 
-
-def _line_of(path: str, number: int) -> Json | None:
-    try:
-        return items.line_at(path, number)
-    except Exception:  # noqa: BLE001  # fsspec lets each store raise errors of its own
-        return None
+    What is there is asked of Airflow each time, in the user's name; see `files` for what is sent of it.
+    """
+    await _must_read(user, place.dag_id)
+    async with AirflowApi(request) as api:
+        instance = await _instance(api, place)
+        value = await items.returned_by(api, instance)
+    file = await items.file_of(value, place.number, n)
+    if file is None or sha256 not in ("", file.sha256):
+        raise HTTPException(404, "no such file has landed here")
+    return await files.send(file, range_header=range_header, if_none_match=if_none_match, if_range=if_range)
 
 
 def _from_our_page(x_media_tasks: Annotated[str | None, Header()] = None) -> None:
@@ -353,39 +325,48 @@ def _from_our_page(x_media_tasks: Annotated[str | None, Header()] = None) -> Non
 
 @app.post("/api/adopt", dependencies=[Depends(_from_our_page)])
 async def adopt(request: Request, user: GetUserDep, adoption: Adoption) -> Json:
-    """Notes which of the provider's tasks an unknown submission became, and clears the task."""
-    return await _decide(request, user, adoption, phase="adopted", media_task_id=adoption.media_task_id)
+    """Answers which of the provider's tasks an unknown submission became, and clears the task."""
+    return await _answer(request, user, adoption, adoption.media_task_id)
 
 
 @app.post("/api/resubmit", dependencies=[Depends(_from_our_page)])
-async def resubmit(request: Request, user: GetUserDep, place: Place) -> Json:
+async def resubmit(request: Request, user: GetUserDep, question: Question) -> Json:
     """Gives an unknown submission up, and clears the task, which submits anew and pays."""
-    return await _decide(request, user, place, phase="abandoned")
+    return await _answer(request, user, question, None)
 
 
-async def _decide(request: Request, user: GetUserDep, place: Place, **answer: str) -> Json:
-    if not _may_edit(user, place.dag_id):
+async def _answer(request: Request, user: GetUserDep, question: Question, media_task_id: str | None) -> Json:
+    """Writes the answer, which is an entry of its own, and clears the task, whose next try reads it."""
+    if not await _may_edit(user, question.dag_id):
         raise HTTPException(403, "this user may not change task instances of this DAG")
     async with AirflowApi(request) as api:
-        instance = await _instance(api, place)
-        written = await items.record(api, instance, place.number)
-        if written is None or written.get("phase") != "intent":
-            raise HTTPException(409, "there is no submission whose outcome is unknown")
-        key = KEY if place.number is None else f"{KEY}.{place.number}"
-        path = f"{instance_path(place.dag_id, place.run_id, place.task_id)}/state-store/{key}"
-        await api.call(
-            "PUT",
-            path,
-            params={"map_index": place.map_index},
-            json={"value": {**written, **answer}, "expires_at": None},
-        )
-        wanted: Any = [place.task_id, place.map_index] if place.map_index >= 0 else place.task_id
+        async with _ANSWERING:
+            instance = await _instance(api, question)
+            record = await items.record(api, instance, question.number)
+            try:
+                reference = answers.reference_of(instance["state"], record, question.client_ref)
+                key = answers.key_of(reference)
+                given = await items.entry(api, instance, key)
+                answer = answers.answer(given, record or {}, media_task_id).to_dict()
+            except answers.NotAnswerable as error:
+                raise HTTPException(409, str(error)) from None
+            task = instance_path(question.dag_id, question.run_id, question.task_id)
+            await api.call(
+                "PUT",
+                f"{task}/{at('state-store', key)}",
+                params={"map_index": question.map_index},
+                json={"value": answer, "expires_at": None},
+            )
+            if await items.entry(api, instance, key) != answer:
+                raise HTTPException(409, "somebody else has answered at the same moment")
+        mapped = question.map_index >= 0
+        wanted: Any = [question.task_id, question.map_index] if mapped else question.task_id
         await api.call(
             "POST",
-            f"{at('dags', place.dag_id)}/clearTaskInstances",
+            f"{at('dags', question.dag_id)}/clearTaskInstances",
             json={
                 "dry_run": False,
-                "dag_run_id": place.run_id,
+                "dag_run_id": question.run_id,
                 "task_ids": [wanted],
                 "only_failed": False,
                 "include_downstream": True,
@@ -400,26 +381,40 @@ async def _instance(api: AirflowApi, place: Place) -> Json:
     return instance
 
 
-def _readable(user: Any, instances: list[Json]) -> list[Json]:
+async def _readable(user: Any, instances: Sequence[Json]) -> list[Json]:
     """Those whose XComs the user may read: what is remembered here is not asked of Airflow again."""
-    allowed = {dag_id: _may(user, "GET", dag_id) for dag_id in {each["dag_id"] for each in instances}}
-    return [instance for instance in instances if allowed[instance["dag_id"]]]
+    dag_ids = {instance["dag_id"] for instance in instances}
+    allowed = await _allowed(user, "GET", DagAccessEntity.XCOM, dag_ids)
+    return [instance for instance in instances if instance["dag_id"] in allowed]
 
 
-def _must_read(user: Any, dag_id: str) -> None:
-    if not _may(user, "GET", dag_id):
+async def _must_read(user: Any, dag_id: str) -> None:
+    if not await _allowed(user, "GET", DagAccessEntity.XCOM, {dag_id}):
         raise HTTPException(403, "this user may not read this DAG")
 
 
-def _may(user: Any, method: Any, dag_id: str, entity: DagAccessEntity = DagAccessEntity.XCOM) -> bool:
-    details = DagDetails(id=dag_id)
-    return get_auth_manager().is_authorized_dag(
-        method=method, access_entity=entity, details=details, user=user
-    )
+async def _may_edit(user: Any, dag_id: str) -> bool:
+    return bool(await _allowed(user, "PUT", DagAccessEntity.TASK_INSTANCE, {dag_id}))
 
 
-def _may_edit(user: Any, dag_id: str) -> bool:
-    return _may(user, "PUT", dag_id, DagAccessEntity.TASK_INSTANCE)
+async def _allowed(user: Any, method: Any, entity: DagAccessEntity, dag_ids: Iterable[str]) -> set[str]:
+    """Those of the DAGs of which the user may do this.
+
+    Asked as Airflow's own routes ask (`requires_access_dag`), with the team whose DAG it is; that is in the
+    database, and may take a while.
+    """
+    in_teams = conf.getboolean("core", "multi_team", fallback=False)
+
+    def may(dag_id: str) -> bool:
+        team_name = DagModel.get_team_name(dag_id) if in_teams else None
+        return get_auth_manager().is_authorized_dag(
+            method=method,
+            access_entity=entity,
+            details=DagDetails(id=dag_id, team_name=team_name),
+            user=user,
+        )
+
+    return await asyncio.to_thread(lambda: {dag_id for dag_id in dag_ids if may(dag_id)})
 
 
 async def _use_landed_copies(api: AirflowApi, user: Any, found: list[Json]) -> None:
@@ -429,18 +424,17 @@ async def _use_landed_copies(api: AirflowApi, user: Any, found: list[Json]) -> N
         for item in found
         if any(not file["landed"] for file in item["files"])
     }
-    copies: dict[str, tuple[Mapping[str, Any], int, Json]] = {}
+    copies: dict[str, Json] = {}
 
     async def look(dag_id: str, run_id: str) -> None:
         query = {"operator_name_pattern": "DownloadMedia", "state": "success", "limit": 100}
         path = f"{at('dags', dag_id, 'dagRuns', run_id)}/taskInstances"
         listed = await api.call("GET", path, params=query)
-        instances = _readable(user, listed["task_instances"])
-        results = await asyncio.gather(*(items.result_of(api, instance) for instance in instances))
-        for instance, result in zip(instances, results, strict=True):
-            for number, file in enumerate(result.get("files") or [] if isinstance(result, dict) else []):
-                if isinstance(file, dict) and isinstance(file.get("path"), str) and file.get("url"):
-                    copies[file["url"]] = (instance, number, file)
+        instances = await _readable(user, listed["task_instances"])
+        results = await asyncio.gather(*(items.returned_by(api, instance) for instance in instances))
+        some = await asyncio.to_thread(lambda: [*map(cards.copies_in, instances, results)])
+        for one in some:
+            copies.update(one)
 
     await asyncio.gather(*(look(*run) for run in runs))
-    items.use_landed_copies(found, copies)
+    cards.use_landed_copies(found, copies)

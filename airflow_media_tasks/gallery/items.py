@@ -1,416 +1,210 @@
-"""What the page shows of a task instance: read from its XComs and its record in the state store."""
+"""What task instances have left, asked of Airflow and remembered, for `cards` to make the page's items of."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timezone
-from pkgutil import resolve_name
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
-from airflow.sdk import ObjectStoragePath
+from fastapi import HTTPException
 
-from airflow_media_tasks.gallery.airflow_api import AirflowApi, instance_path
-from airflow_media_tasks.get_provider_info import get_provider_info
-from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.gallery import cards, files, results, schema
+from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
+from airflow_media_tasks.gallery.memory import Memory
+from airflow_media_tasks.gallery.schema import Unreadable
 from airflow_media_tasks.records import KEY
 
 
 OPERATORS = "Media|Generate"
 """What is in the name of an operator of ours, or of one derived from ours; more is told by its XComs."""
-RESULTS = 20_000
-"""Results that one API server remembers; what has succeeded does not change any more."""
+RESULTS = 64 * 1024 * 1024
+"""Bytes of results that one API server remembers; what has succeeded does not change any more."""
+LINES = 16 * 1024 * 1024
+"""Bytes of lines of batches that it remembers: the pictures of a page are asked for right after it."""
+LARGE_FOR = 60.0
+"""Seconds for which what is too large is not asked for again."""
+LARGE = 1000
+"""How many of them are known."""
 BATCH_PAGE = 60
 _LIKE_AN_ID = re.compile(r"(?=.*\d)[\w/.:-]{8,}")
 _TRUNCATED = "max_templated_field_length"
 """What Airflow writes into a rendered argument of which it kept only the beginning."""
+_OURS = b'"media_conn_id"'
+"""What is in every XCom of ours."""
 
 Json = dict[str, Any]
+Body = bytes | int | Unreadable | None
+"""Airflow's answer, as it came; of one that is too large, how large; None where there is no such thing."""
 
-ADVICE = {
-    "MediaAuthError": "Look at the key in the connection, then clear the task.",
-    "MediaFundsError": "Charge the account or raise the limit, then clear the task. Nothing was paid.",
-    "MediaRateLimitError": "Clear the task later; an Airflow pool keeps an account within its limits.",
-    "MediaConcurrencyError": "Clear the task later; an Airflow pool keeps an account within its limits.",
-    "MediaModerationError": "Change the prompt or the source: the same request would be refused again.",
-    "MediaRequestError": "Correct the argument that the message names.",
-    "MediaNotFoundError": "The provider does not know this task. Clear it to submit a new one.",
-    "MediaExpiredError": "The files are gone at the provider. Clear the task to make them anew, and pay.",
-    "MediaProviderError": "The provider's fault: clear the task. What was paid is not paid again.",
-    "MediaTaskFailed": "Clear the task to submit it again.",
-    "MediaTaskTimeout": "It may still finish: clear the task and it goes on waiting, without paying.",
-    "SubmissionOutcomeUnknown": "Adopt the task that it became, or submit anew, which may pay twice.",
-}
-
-LISTED_FOR = 60.0
-"""Seconds for which a task instance that was listed is taken to be as it was."""
-
-_results: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
-_listed: OrderedDict[tuple[Any, ...], tuple[float, Any]] = OrderedDict()
+_results = Memory(RESULTS)
+_listed = Memory(LINES)
+_large: OrderedDict[tuple[Any, ...], tuple[float, int]] = OrderedDict()
 
 
-async def result_of(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
-    """What a succeeded task instance returned, or None.
+async def items_of(api: AirflowApi, instances: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """The page's items for those of the task instances that make media.
 
-    Whoever calls this has made sure that the user may read XComs of this DAG.
+    Whoever calls this has made sure that the user may read XComs of their DAGs.
     """
-    return await _final(api, instance, "return_value")
+    bodies = await asyncio.gather(*(_left_by(api, instance) for instance in instances))
+    return await asyncio.to_thread(_items, instances, bodies)
 
 
-async def _final(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Any:
-    """An XCom of a task instance that has ended, which is asked for once: it does not change any more."""
-    key = (instance["id"], instance["try_number"], name)
-    value = _results[key] if key in _results else await xcom(api, instance, name)
-    _remember(_results, key, value)
-    if isinstance(value, dict) and value.keys() & {"files", "results"}:
-        _remember(_listed, tuple(key_of(instance).values()), (time.monotonic(), value))
-    return value
+def _items(instances: Sequence[Mapping[str, Any]], bodies: Sequence[Mapping[str, Body]]) -> list[Json]:
+    found = []
+    for instance, left in zip(instances, bodies, strict=True):
+        card = cards.card_of(instance, {name: _value(body) for name, body in left.items()})
+        if card is not None:
+            found.append(card)
+        if card is not None and card["unreadable"]:
+            # It may be put right.
+            for name in _FINAL.values():
+                _results.forget((instance["id"], instance["try_number"], name))
+    return found
 
 
-def _remember(values: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    values[key] = value
-    values.move_to_end(key)
-    while len(values) > RESULTS:
-        values.popitem(last=False)
+def _value(body: Body) -> Any:
+    """What Airflow's answer is about; an Unreadable where it cannot be read."""
+    answer = _json(body)
+    return answer.get("value") if isinstance(answer, dict) else answer
 
 
-def listed_of(place: Mapping[str, Any]) -> Any:
-    """What the task instance with the key *place* returned, if somebody has listed it a moment ago; or None.
-
-    A page of pictures asks for all of them at once, and has just been listed.
-    """
-    moment, value = _listed.get(tuple(place.values()), (0.0, None))
-    return value if time.monotonic() - moment < LISTED_FOR else None
-
-
-async def xcom(api: AirflowApi, instance: Mapping[str, Any], key: str) -> Any:
-    """One XCom of a task instance, or None."""
-    path = f"{_path(instance)}/xcomEntries/{key}"
-    found = await api.find(path, params={"map_index": instance["map_index"]})
-    return found["value"] if found else None
+def _json(body: Body) -> Any:
+    try:
+        if isinstance(body, int):
+            raise Unreadable(schema.too_large(body))
+        return schema.json_of(body) if isinstance(body, bytes) else body
+    except Unreadable as error:
+        return error
 
 
-async def record(api: AirflowApi, instance: Mapping[str, Any], number: int | None = None) -> Json | None:
-    """The record of the task instance's submission, or of one request of its batch; or None."""
-    key = KEY if number is None else f"{KEY}.{number}"
-    path = f"{_path(instance)}/state-store/{key}"
-    found = await api.find(path, params={"map_index": instance["map_index"]})
-    value = found["value"] if found else None
-    return value if isinstance(value, dict) else None
+_FINAL = {"result": "return_value", "error": "media_error", "manifest": "media_batch"}
+"""The XComs of a task instance that has ended, by what they are to a card; they do not change any more."""
 
 
-async def item_of(api: AirflowApi, instance: Mapping[str, Any]) -> Json | None:
-    """The page's item for a task instance, or None if it makes no media."""
+async def _left_by(api: AirflowApi, instance: Mapping[str, Any]) -> dict[str, Body]:
     if instance["state"] == "success":
-        result = await result_of(api, instance)
-        if isinstance(result, dict) and {"results", "total"} <= result.keys():
-            return _item(instance, _of_batch(result))
-        if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
-            return _item(instance, _of_result(instance, result))
-        return None
-    read = _final if instance["state"] == "failed" else xcom
+        return {"result": await _final(api, instance, "return_value")}
+    read = _final if instance["state"] == "failed" else _xcom
     written, error, manifest = await asyncio.gather(
-        record(api, instance), read(api, instance, "media_error"), read(api, instance, "media_batch")
+        _body(api, f"{_path(instance)}/state-store/{KEY}", instance),
+        read(api, instance, "media_error"),
+        read(api, instance, "media_batch"),
     )
-    if isinstance(manifest, dict):
-        return _item(instance, {**_of_batch(manifest), "error": _error(error)})
-    fields = instance.get("rendered_fields")
-    rendered = fields if isinstance(fields, dict) else {}
-    if written is None and not isinstance(error, dict) and "media_conn_id" not in rendered:
-        return None
-    return _item(instance, _unfinished(instance, written or {}, error, rendered))
+    return {"record": written, "error": error, "manifest": manifest}
+
+
+async def _final(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Body:
+    """An XCom of a task instance that has ended, which is asked for once."""
+    key = (instance["id"], instance["try_number"], name)
+    known = _results.get(key)
+    if known is not None:
+        return known or None
+    until, size = _large.get(key, (0.0, 0))
+    if time.monotonic() < until:
+        return size
+    body = await _xcom(api, instance, name)
+    if isinstance(body, int):
+        _large[key] = (time.monotonic() + LARGE_FOR, body)
+        while len(_large) > LARGE:
+            _large.popitem(last=False)
+    elif not isinstance(body, Unreadable):
+        _results.keep(key, body or b"")
+    return body
+
+
+async def _xcom(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Body:
+    return await _body(api, f"{_path(instance)}/xcomEntries/{name}", instance)
+
+
+async def _body(api: AirflowApi, path: str, instance: Mapping[str, Any]) -> Body:
+    try:
+        body = await api.find(path, params={"map_index": instance["map_index"]})
+    except HTTPException as error:
+        if error.status_code < 500:  # what Airflow refuses it refuses for the whole page
+            raise
+        return Unreadable(f"Airflow itself answers {error.status_code} when it is asked for")
+    if body is None or len(body) <= schema.ITEM_BYTES:
+        return body
+    # Another package's operator may return what it likes.
+    return len(body) if _OURS in body else None
 
 
 def _path(instance: Mapping[str, Any]) -> str:
     return instance_path(instance["dag_id"], instance["dag_run_id"], instance["task_id"])
 
 
-def key_of(instance: Mapping[str, Any]) -> Json:
-    """What names a task instance."""
-    return {
-        "dag_id": instance["dag_id"],
-        "run_id": instance["dag_run_id"],
-        "task_id": instance["task_id"],
-        "map_index": instance["map_index"],
-    }
+async def record(api: AirflowApi, instance: Mapping[str, Any], number: int | None = None) -> Json | None:
+    """The record of the task instance's submission, or of one request of its batch; or None."""
+    key = KEY if number is None else f"{KEY}.{number}"
+    value = await entry(api, instance, key)
+    return value if isinstance(value, dict) else None
 
 
-def _item(instance: Mapping[str, Any], made: Json) -> Json:
-    """What is known of every task instance, and what is *made* of this one."""
-    hook = _hook_of(made["provider"])
-    dag, run = f"/dags/{_q(instance['dag_id'])}", f"/runs/{_q(instance['dag_run_id'])}"
-    task = f"{dag}{run}/tasks/{_q(instance['task_id'])}"
-    if instance["map_index"] >= 0:
-        task += f"/mapped/{instance['map_index']}"
-    return {
-        **key_of(instance),
-        "try_number": instance["try_number"],
-        "operator": instance["operator_name"],
-        "name": instance.get("rendered_map_index"),
-        "airflow_state": instance["state"],
-        "started_at": instance["start_date"],
-        "links": {"dag": dag, "run": dag + run, "task": task, "console": hook and hook.console_url},
-        "error": None,
-        "candidates": [],
-        "batch": None,
-        "expected_seconds": None,
-        **made,
-    }
+async def entry(api: AirflowApi, instance: Mapping[str, Any], key: str) -> Any:
+    """An entry of the task instance's state store; an Unreadable, or None."""
+    return _value(await _body(api, f"{_path(instance)}/{at('state-store', key)}", instance))
 
 
-def _q(text: str) -> str:
-    return urlencode({"": text})[1:].replace("+", "%20")
+async def returned_by(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
+    """What a task instance returned, or a batch that failed has left; an Unreadable, or None.
+
+    Whoever calls this has made sure that the user may read XComs of this DAG.
+    """
+    succeeded = instance["state"] == "success"
+    body = await (_final(api, instance, "return_value") if succeeded else _xcom(api, instance, "media_batch"))
+    return await asyncio.to_thread(_value, body)
 
 
-def _of_result(instance: Mapping[str, Any], result: Mapping[str, Any]) -> Json:
-    given = result.get("arguments")
-    arguments = given if isinstance(given, dict) else {}
-    files = [
-        _file(instance, number, file) for number, file in enumerate(result["files"]) if isinstance(file, dict)
-    ]
-    task = instance["task_id"]
-    mapped = f", map_indexes={instance['map_index']}" if instance["map_index"] >= 0 else ""
-    return {
-        "status": "succeeded",
-        "kind": _kind(files),
-        "provider": result.get("provider"),
-        "operation": result.get("operation"),
-        "model": result.get("model"),
-        "media_conn_id": result.get("media_conn_id"),
-        "media_task_id": result.get("id"),
-        "prompt": _prompt(arguments),
-        "arguments": arguments,
-        "submitted_at": result.get("submitted_at"),
-        "finished_at": result.get("finished_at") or instance["end_date"],
-        "seconds": _seconds(result.get("submitted_at"), result.get("finished_at")),
-        "cost": result.get("cost"),
-        "files": files,
-        "reference": f"{{{{ ti.xcom_pull(task_ids='{task}'{mapped})['url'] }}}}",
-    }
+def manifest_of(value: Any) -> schema.Manifest:
+    """The manifest that a batch left. Raises Unreadable if it is none."""
+    return schema.read(schema.Manifest, value)
 
 
-def _unfinished(
-    instance: Mapping[str, Any], written: Mapping[str, Any], error: Any, rendered: Mapping[str, Any]
-) -> Json:
-    arguments = written.get("arguments")
-    if not isinstance(arguments, dict):
-        given = rendered.get("arguments")
-        arguments = {**(given if isinstance(given, dict) else {}), "prompt": rendered.get("prompt")}
-        arguments = {name: value for name, value in arguments.items() if value is not None}
-    state = instance["state"]
-    failed = state in ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
-    status = "failed" if failed else "running" if written.get("media_task_id") else "queued"
-    shown = _error(error) if failed else None
-    if shown and shown["type"] == "SubmissionOutcomeUnknown" and written.get("phase") == "intent":
-        status = "unknown"
-    provider, operation = written.get("provider"), written.get("operation") or rendered.get("operation")
-    return {
-        "status": status,
-        "kind": _kind_of_operation(str(operation or instance["operator_name"] or "")),
-        "provider": provider,
-        "operation": operation,
-        "model": arguments.get("model"),
-        "media_conn_id": written.get("media_conn_id") or rendered.get("media_conn_id"),
-        "media_task_id": written.get("media_task_id"),
-        "prompt": _prompt(arguments),
-        "arguments": arguments,
-        "submitted_at": written.get("submitted_after"),
-        "finished_at": instance["end_date"] if failed else None,
-        "seconds": None,
-        "expected_seconds": _expected(provider, operation),
-        "cost": None,
-        "files": [],
-        "error": shown,
-        "candidates": error.get("candidates") or []
-        if status == "unknown" and isinstance(error, dict)
-        else [],
-        "reference": None,
-    }
+async def requests_of(
+    item: Mapping[str, Any], manifest: schema.Manifest, first: int, count: int
+) -> list[Json]:
+    """The items of up to *count* requests of a batch from number *first*.
+
+    :raises HTTPException: 404 if the batch's results are not what it wrote, or not to be read.
+    """
+
+    def read() -> list[Json]:
+        found = results.lines(manifest, first, count)
+        for number, line in enumerate(found, first):
+            if isinstance(line, bytes):
+                _listed.keep((manifest.results, manifest.results_sha256, number), line)
+        return [cards.request_of(item, number, _json(line)) for number, line in enumerate(found, first)]
+
+    return await files.away(read)
 
 
-def _of_batch(manifest: Mapping[str, Any]) -> Json:
-    return {
-        "status": "succeeded" if manifest.get("succeeded") else "failed",
-        "kind": "batch",
-        "provider": manifest.get("provider"),
-        "operation": manifest.get("operation"),
-        "model": None,
-        "media_conn_id": manifest.get("media_conn_id"),
-        "media_task_id": None,
-        "prompt": None,
-        "arguments": {},
-        "submitted_at": None,
-        "finished_at": None,
-        "seconds": None,
-        "cost": None,
-        "files": [],
-        "reference": None,
-        "batch": {
-            name: manifest.get(name)
-            for name in ("total", "submitted", "succeeded", "failed", "errors", "results", "cost")
-        },
-    }
+async def file_of(value: Any, number: int | None, n: int) -> files.Recorded | None:
+    """The landed file *n* of what a task instance returned, or of request *number* of a batch; or None.
 
-
-def batch_items(item: Mapping[str, Any], path: str, offset: int) -> list[Json]:
-    """The items of a batch's requests, BATCH_PAGE of them from *offset*, from the file its manifest names."""
-    lines: list[Json] = []
-    with ObjectStoragePath(path).open("r", encoding="utf-8") as stream:
-        for number, line in enumerate(stream):
-            if number >= offset + BATCH_PAGE:
-                break
-            if number >= offset:
-                lines.append(json.loads(line))
-    return [_of_line(item, line) for line in lines]
-
-
-def _of_line(item: Mapping[str, Any], line: Mapping[str, Any]) -> Json:
-    instance = {**item, "dag_run_id": item["run_id"]}
-    files = [
-        _file(instance, number, file, line["number"]) for number, file in enumerate(line.get("files") or [])
-    ]
-    arguments = line.get("arguments") or {}
-    error = _error(line.get("error"))
-    return {
-        **item,
-        "batch": None,
-        "number": line["number"],
-        "status": "failed" if error else "succeeded",
-        "kind": _kind(files) if files else _kind_of_operation(line.get("operation") or ""),
-        "operation": line.get("operation"),
-        "model": arguments.get("model"),
-        "media_task_id": line.get("media_task_id"),
-        "prompt": _prompt(arguments),
-        "arguments": arguments,
-        "submitted_at": line.get("submitted_at"),
-        "finished_at": line.get("finished_at"),
-        "seconds": _seconds(line.get("submitted_at"), line.get("finished_at")),
-        "cost": line.get("cost"),
-        "files": files,
-        "error": error,
-        "reference": None,
-    }
-
-
-def file_at(result: Any, number: int) -> Json | None:
-    """The landed file with this number in what a task instance returned, or None."""
-    files = result.get("files") if isinstance(result, dict) else None
-    if not isinstance(files, list) or not 0 <= number < len(files):
-        return None
-    file = files[number]
-    return file if isinstance(file, dict) and isinstance(file.get("path"), str) else None
-
-
-def _file(instance: Mapping[str, Any], number: int, file: Json, request: int | None = None) -> Json:
-    url = file.get("url")
-    landed = isinstance(file.get("path"), str)
-    expires = _moment(file.get("expires_at"))
-    expired = expires is not None and expires <= datetime.now(timezone.utc)
-    source = None
-    if landed:
-        source = file_url(instance, number, request)
-    elif isinstance(url, str) and url.startswith(("https://", "http://")) and not expired:
-        source = url
-    known = ("kind", "content_type", "width", "height", "duration", "size", "sha256", "watermarked", "path")
-    return {
-        "n": number,
-        **{name: file.get(name) for name in known},
-        "src": source,
-        "landed": landed,
-        "url": url,
-        "expires_at": file.get("expires_at"),
-        "expired": expired,
-    }
-
-
-def file_url(instance: Mapping[str, Any], number: int, request: int | None = None) -> str:
-    """Where the page gets a landed file; no path is in it."""
-    query: Json = {**key_of(instance), "n": number}
-    if request is not None:
-        query["number"] = request
-    return f"file?{urlencode(query)}"
-
-
-def use_landed_copies(
-    items: Iterable[Json], copies: Mapping[str, tuple[Mapping[str, Any], int, Json]]
-) -> None:
-    """Lets files that another task has landed be shown from there; *copies* by the provider's URL."""
-    for item in items:
-        for file in item["files"]:
-            if not file["landed"] and file["url"] in copies:
-                instance, number, landed = copies[file["url"]]
-                file.update(
-                    src=file_url(instance, number),
-                    landed=True,
-                    **{name: landed.get(name) for name in ("path", "sha256", "size", "content_type")},
-                )
-
-
-def _kind(files: list[Json]) -> str:
-    kinds = [file["kind"] for file in files if file["kind"] != "thumbnail"]
-    return str(kinds[0]) if kinds and kinds[0] in ("image", "video", "audio") else "file"
-
-
-def _kind_of_operation(operation: str) -> str:
-    name = operation.lower()
-    for kind, words in {"video": ("video", "lip_sync"), "audio": ("audio", "music", "speech")}.items():
-        if any(word in name for word in words):
-            return kind
-    return "batch" if "batch" in name else "image"
-
-
-def _prompt(arguments: Mapping[str, Any]) -> str | None:
-    prompt = arguments.get("prompt") or arguments.get("description") or arguments.get("text")
-    return prompt if isinstance(prompt, str) else None
-
-
-def _error(error: Any) -> Json | None:
-    if not isinstance(error, dict):
-        return None
-    kind = str(error.get("type") or "MediaTaskError")
-    return {
-        "type": kind,
-        "message": str(error.get("message") or ""),
-        "code": error.get("code"),
-        "advice": ADVICE.get(kind),
-    }
-
-
-def _expected(provider: Any, operation: Any) -> float | None:
-    """How long the operation usually takes, as its hook foretells."""
-    hook = _hook_of(provider)
-    known = hook.operations if hook else {}
-    return float(known[operation].expected_seconds) or None if operation in known else None
-
-
-@functools.cache
-def _hook_of(provider: Any) -> type[MediaHook] | None:
-    for connection in get_provider_info()["connection-types"]:
-        if connection["connection-type"] == provider:
-            hook: type[MediaHook] = resolve_name(connection["hook-class-name"])
-            return hook
-    return None
-
-
-def _moment(text: Any) -> datetime | None:
-    if not isinstance(text, str):
-        return None
+    :raises HTTPException: 404 if the batch's results are not what it wrote, or not to be read.
+    """
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+        if number is not None:
+            manifest = manifest_of(value)
+            value = await files.away(lambda: _line_at(manifest, number))
+        found = schema.read(schema.Landed, value).files
+    except Unreadable:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    if not 0 <= n < len(found) or found[n].path is None:
+        return None
+    file = found[n]
+    return files.Recorded(str(file.path), file.sha256, file.size, file.ends_sha256, file.content_type)
 
 
-def _seconds(start: Any, end: Any) -> float | None:
-    first, last = _moment(start), _moment(end)
-    return (last - first).total_seconds() if first and last else None
+def _line_at(manifest: schema.Manifest, number: int) -> Any:
+    line: bytes | int | None = _listed.get((manifest.results, manifest.results_sha256, number))
+    if line is None:
+        line = next(iter(results.lines(manifest, number, 1)), None)
+    return _json(line)
 
 
 def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str, q: str) -> bool:
@@ -454,13 +248,3 @@ class Clock:
     def is_over(self) -> bool:
         """Whether it is used up."""
         return time.monotonic() >= self._ends
-
-
-def line_at(path: str, number: int) -> Json | None:
-    """What a batch's results say of the request with this number, or None."""
-    with ObjectStoragePath(path).open("r", encoding="utf-8") as stream:
-        for place, line in enumerate(stream):
-            if place == number:
-                found = json.loads(line)
-                return found if isinstance(found, dict) else None
-    return None

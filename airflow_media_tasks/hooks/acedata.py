@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
-from urllib.parse import quote
+from itertools import islice
+from typing import Any, ClassVar, TypeAlias
+from urllib.parse import quote, unquote
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
 from airflow_media_tasks.hooks.documents import (
+    id_at,
     kind_of_key,
     kind_of_url,
     number_at,
@@ -18,8 +20,10 @@ from airflow_media_tasks.hooks.documents import (
     text_at,
     time_at,
 )
+from airflow_media_tasks.hooks.finding import CLOCKS_DISAGREE
 from airflow_media_tasks.hooks.operations import Operation, is_address
 from airflow_media_tasks.task import (
+    MAX_FILES,
     MediaAuthError,
     MediaFile,
     MediaFundsError,
@@ -83,7 +87,7 @@ class AceDataHook(MediaHook):
     base_url = "https://api.acedata.cloud"
     # Its usage history, as AceData's own guides name it.
     console_url = "https://platform.acedata.cloud/console/usages"
-    id_pattern = re.compile(rf"(?:{'|'.join(SERVICES)})/[A-Za-z0-9_-]{{1,200}}")
+    id_groups = re.compile("|".join(SERVICES))
     id_form = "'<service>/<task id>', for example 'veo/...' or 'luma/...'"
     # "Maximum recommended batch size is 50" ([O] acedata.md 3); the server's own limit is unknown.
     batch_size = 50
@@ -194,9 +198,7 @@ class AceDataHook(MediaHook):
             # `request` is echoed in the task with its callback_url, the one place for a mark of our own.
             body["callback_url"] = self._callback_url(body.get("callback_url"), client_ref)
         reply = yield Request("POST", operation.path, json=body, paid=True, timeout=120)
-        own_id = text_at(reply.document, "task_id") or text_at(
-            object_of(reply.document.get("data")), "task_id"
-        )
+        own_id = id_at(reply.document, "task_id") or id_at(object_of(reply.document.get("data")), "task_id")
         if own_id is None:
             raise self.senseless(reply, "a task_id")
         media_task_id = f"{service}/{own_id}"
@@ -233,32 +235,39 @@ class AceDataHook(MediaHook):
     ) -> Conversation[tuple[list[MediaTask], bool]]:
         """Of the operation's service; without a name, of the connection's ([O] acedata.md 3)."""
         service = name.partition("/")[0] if name else self._service
-        tasks: dict[str, MediaTask] = {}
-        offset = 0
-        while True:
-            body: dict[str, Any] = {"action": "retrieve_batch", "limit": _LIST_LIMIT, "offset": offset}
-            if since is not None:
-                body["created_at_min"] = since.timestamp()
+        earliest = self.earliest(since, CLOCKS_DISAGREE)
+
+        def page_of(page: int) -> Conversation[tuple[list[MediaTask], bool]]:
+            body: dict[str, Any] = {"action": "retrieve_batch", "limit": _LIST_LIMIT}
+            body["offset"] = page * _LIST_LIMIT
+            if earliest is not None:
+                body["created_at_min"] = earliest.timestamp()
             items = self._items((yield Request("POST", f"/{service}/tasks", json=body)))
-            known = len(tasks)
-            for document in items:
-                if own_id := text_at(document, "id", "task_id"):
-                    tasks[own_id] = self._task(f"{service}/{own_id}", document)
-            offset += len(items)
-            # A server that ignores `offset` would show the same page for ever.
-            if since is None or len(items) < _LIST_LIMIT or len(tasks) == known:
-                return list(tasks.values()), len(items) < _LIST_LIMIT
+            tasks = [
+                self._task(f"{service}/{own_id}", document)
+                for document in items
+                if (own_id := text_at(document, "id", "task_id"))
+            ]
+            return tasks, len(items) >= _LIST_LIMIT
+
+        return (yield from self._walk(page_of, since))
+
+    def _ref_of(self, task: MediaTask) -> str | None:
+        """The `ref` of the echoed callback_url."""
+        callback_url = text_at(object_of(task.raw.get("request")), "callback_url")
+        if callback_url is None:
+            return None
+        # Ours comes last, see `_callback_url`.
+        last = re.split(r"[?&]", callback_url)[-1]
+        return unquote(last.removeprefix("ref=")) if last.startswith("ref=") else ""
 
     def _comes_from(
         self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
     ) -> bool | None:
-        """By the mark in the echoed callback_url; an equal request with no such echo cannot be told apart."""
+        """By the echoed request; one with no echo of our callback_url cannot be told from an equal one."""
         request = task.raw.get("request")
         if not isinstance(request, Mapping):
             return None
-        callback_url = str(request.get("callback_url") or "")
-        if client_ref is not None and callback_url:
-            return f"ref={quote(client_ref, safe='')}" in re.split(r"[?&]", callback_url)
         wanted = _body(self.operations[name], arguments or {})
         equal = all(request.get(key) == value for key, value in wanted.items() if key != "callback_url")
         return None if equal and client_ref is not None else equal
@@ -305,7 +314,7 @@ class AceDataHook(MediaHook):
             return MediaTask(
                 media_task_id, TaskStatus.RUNNING, operation=operation, created_at=created_at, raw=document
             )
-        files = tuple(_files(body, request))
+        files = tuple(islice(_files(body, request), MAX_FILES))
         has_output = any(file.kind != "thumbnail" for file in files)
         word, status = self._verdict(media_task_id, document, body, has_output)
         failed = [item for item in _items_of(body) if _has_failed(item)]
@@ -426,40 +435,53 @@ def _state_words(body: Mapping[str, Any]) -> Iterator[str]:
             yield word
 
 
+_Places: TypeAlias = tuple[Mapping[str, Any], ...]
+
+
 def _files(body: Mapping[str, Any], request: Mapping[str, Any]) -> Iterator[MediaFile]:
     """Every URL of the result that is not an echo of the request, each once, in the provider's order."""
-    urls = list(_urls(body, body))
-    seen = set(_texts(request)) if urls else set()
-    for key, url, owner in urls:
+    seen: set[str] | None = None
+    for key, url, places in _urls(body, (body,)):
+        if seen is None:
+            seen = set(_texts(request))
         if url not in seen:
             seen.add(url)
-            yield _file(key, url, owner)
+            yield _file(key, url, places)
 
 
-def _urls(place: Any, owner: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Key, URL and the item it belongs to, at any depth; items that failed are left out."""
+def _urls(place: Any, places: _Places) -> Iterator[tuple[str, str, _Places]]:
+    """Key, URL and the objects around it, at any depth; items that failed are left out.
+
+    :param places: the objects around *place*, the innermost last.
+    """
     if isinstance(place, list):
         for item in place:
-            yield from _urls(item, owner)
+            yield from _urls(item, places)
     elif isinstance(place, Mapping):
-        if place is not owner:
-            owner = {**owner, **place}
+        if place is not places[-1]:
+            places = (*places, place)
             if _has_failed(place):
                 return
         for key, value in place.items():
             if key == "url" or key.endswith(("_url", "_urls")):
                 given = value if isinstance(value, list) else [value]
-                yield from ((key, url, owner) for url in given if _is_output(key, url))
+                yield from ((key, url, places) for url in given if _is_output(key, url))
             elif key != "request":
-                yield from _urls(value, owner)
+                yield from _urls(value, places)
 
 
 def _is_output(key: str, url: Any) -> bool:
     return isinstance(url, str) and url.startswith(("http://", "https://")) and key != "callback_url"
 
 
-def _file(key: str, url: str, owner: Mapping[str, Any]) -> MediaFile:
+def _file(key: str, url: str, places: _Places) -> MediaFile:
     stem = key.removesuffix("s").removesuffix("_url")
+    said = (
+        "duration",
+        *(f"{before}{word}" for word in ("width", "height", "id") for before in (f"{stem}_", "")),
+    )
+    # What an inner place says outranks what an outer one says.
+    owner = {name: place[name] for place in places for name in said if name in place}
     kind = kind_of_key(key) or kind_of_url(url) or "file"
     width, height = number_at(owner, f"{stem}_width", "width"), number_at(owner, f"{stem}_height", "height")
     # `data[].id` is the video_id that extend and upscale ask for, not the task's id ([O] acedata.md 5).

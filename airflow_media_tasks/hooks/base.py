@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
-from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation, ConversationHook
+from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation
+from airflow_media_tasks.hooks.documents import is_id
+from airflow_media_tasks.hooks.finding import FindingHook
 from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -54,10 +55,7 @@ def get_media_hook(media_conn_id: str) -> MediaHook:
     return hook
 
 
-_CLOCKS_DISAGREE = timedelta(hours=1)
-
-
-class MediaHook(ConversationHook):
+class MediaHook(FindingHook):
     """Base of every provider's hook.
 
     A provider sets the class attributes and writes the conversations whose docstrings say "Write this"; the
@@ -68,10 +66,10 @@ class MediaHook(ConversationHook):
 
     operations: ClassVar[Mapping[str, Operation]]
     """What the provider can do, by name."""
-    id_pattern: ClassVar[re.Pattern[str]]
-    """What a `media_task_id` of this provider looks like."""
+    id_groups: ClassVar[re.Pattern[str]] = re.compile("")
+    """What stands before the provider's own id in a `media_task_id`, see `group_of`."""
     id_form: ClassVar[str]
-    """The same in words, for people."""
+    """What a `media_task_id` looks like, for people."""
     console_url: ClassVar[str | None] = None
     """Where a person sees what the account has made and paid, https; None where there is no such page."""
     batch_size: ClassVar[int] = 1
@@ -115,49 +113,6 @@ class MediaHook(ConversationHook):
         :param word: one of `lists_of` that group.
         """
         raise NotImplementedError
-
-    def _list_tasks(
-        self, name: str | None, since: datetime | None
-    ) -> Conversation[tuple[list[MediaTask], bool]]:
-        """Write this. The account's tasks, newest first, and whether all made after *since* are there.
-
-        :param name: the operation looked for, where the provider lists by kind or service.
-        :param since: UTC, with an hour to spare for clocks that disagree; None asks for the first page.
-        """
-        raise NotImplementedError
-
-    def _comes_from(
-        self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
-    ) -> bool | None:
-        """Write this. Whether a listed task comes from this submission; None if it does not show."""
-        raise NotImplementedError
-
-    def _find_tasks(
-        self,
-        client_ref: str | None,
-        submitted_after: datetime | None,
-        name: str | None,
-        arguments: Mapping[str, Any] | None,
-    ) -> Conversation[list[MediaTask]]:
-        """Overwritten where the provider can be asked by a mark of ours. See `find_tasks`."""
-        since = None if submitted_after is None else submitted_after - _CLOCKS_DISAGREE
-        tasks, complete = yield from self._list_tasks(name, since)
-        if submitted_after is not None:
-            # By the provider's clock, whose Date header has whole seconds.
-            began = submitted_after + timedelta(seconds=self.clock_offset - 5)
-            tasks = [task for task in tasks if task.created_at is None or task.created_at >= began]
-        if name is not None:
-            tasks = [dataclasses.replace(task, operation=task.operation or name) for task in tasks]
-        if name is None or (arguments is None and client_ref is None):
-            return tasks
-        verdicts = [(task, self._comes_from(task, name, arguments, client_ref)) for task in tasks]
-        found = [task for task, verdict in verdicts if verdict]
-        if not found and (not complete or any(verdict is None for _, verdict in verdicts)):
-            raise SubmissionOutcomeUnknown(
-                f"{self.conn_type}'s list of tasks does not show enough to tell whether this one is there",
-                provider=self.conn_type,
-            )
-        return found
 
     def _cancel_task(self, media_task_id: str) -> Conversation[MediaTask]:
         """Write this where `can_cancel`."""
@@ -308,9 +263,13 @@ class MediaHook(ConversationHook):
         )
 
     def check_id(self, media_task_id: Any) -> str:
-        """*media_task_id* itself. Raises MediaRequestError if it is not of this provider's form."""
-        if isinstance(media_task_id, str) and self.id_pattern.fullmatch(media_task_id):
-            return media_task_id
+        """*media_task_id* itself. Raises MediaRequestError if it is not of this provider's form.
+
+        What may follow the group is one rule for all providers, and the same when a task is submitted: an id
+        that a provider has given is never refused afterwards.
+        """
+        if self._is_id(media_task_id):
+            return str(media_task_id)
         raise MediaRequestError(
             f"media_task_id {shown(media_task_id)} is none of {self.conn_type}'s, which look like "
             f"{self.id_form}; is media_conn_id {self.media_conn_id!r} the account it was submitted with?",
@@ -338,19 +297,25 @@ class MediaHook(ConversationHook):
         One unreadable task does not hide the others; what concerns them all (the account, the network, a
         batch reply that makes no sense) is raised.
         """
-        ids = list(media_task_ids)
+        found: dict[str, MediaTask | MediaTaskError] = {}
+        for id_ in media_task_ids:
+            try:
+                self.check_id(id_)
+            except MediaRequestError as error:
+                found[id_] = error
+        ids = [id_ for id_ in media_task_ids if id_ not in found]
         if len(ids) == 1:
             try:
-                return {ids[0]: (yield from self._get_task(self.check_id(ids[0])))}
+                found[ids[0]] = yield from self._get_task(ids[0])
             except MediaNotFoundError as error:
-                return {ids[0]: error}
-        found: dict[str, MediaTask | MediaTaskError] = {}
-        found.update((yield from self._get_batch([self.check_id(id_) for id_ in ids])))
+                found[ids[0]] = error
+        elif ids:
+            found.update((yield from self._get_batch(ids)))
         for id_ in ids:
             if id_ not in found:
                 try:
                     found[id_] = yield from self._get_task(id_)
-                except (MediaNotFoundError, MediaProviderError) as error:
+                except (MediaNotFoundError, MediaRequestError, MediaProviderError) as error:
                     found[id_] = error
         return found
 
@@ -361,6 +326,12 @@ class MediaHook(ConversationHook):
     async def aread_page(self, group: str, word: str, page: int) -> tuple[list[MediaTask], bool]:
         """Runs `_list_page`; what the poller looks for many tasks with."""
         return await self._arun(self._list_page(group, word, page))
+
+    def _is_id(self, media_task_id: Any) -> bool:
+        if not isinstance(media_task_id, str):
+            return False
+        group, _, own_id = media_task_id.rpartition("/")
+        return is_id(own_id) and self.id_groups.fullmatch(group) is not None
 
     # What conversations use.
 
@@ -430,7 +401,7 @@ class MediaHook(ConversationHook):
     ) -> Conversation[MediaTask]:
         name, checked = self.check(operation, arguments)
         try:
-            return (yield from self._submit(name, self.operations[name], checked, client_ref))
+            task = yield from self._submit(name, self.operations[name], checked, client_ref)
         except MediaProviderError as error:
             if error.code in NOT_SENT:
                 raise
@@ -439,6 +410,13 @@ class MediaHook(ConversationHook):
                 provider=self.conn_type,
                 code=error.code,
             ) from error
+        if self._is_id(task.id):
+            return task
+        raise SubmissionOutcomeUnknown(
+            f"{name!r} was sent and may have been accepted and billed: {self.conn_type} calls it "
+            f"{shown(task.id)}, which cannot be an id",
+            provider=self.conn_type,
+        )
 
     def _read_all(self, media_task_ids: Iterable[str]) -> Conversation[dict[str, MediaTask]]:
         groups: dict[str, list[str]] = {}
@@ -464,6 +442,8 @@ class MediaHook(ConversationHook):
     ) -> Conversation[list[MediaTask]]:
         if submitted_after is not None and submitted_after.tzinfo is None:
             raise MediaRequestError(f"submitted_after must have a time zone, got {submitted_after!r}")
+        if submitted_after is not None and not 1970 < submitted_after.year < 9999:
+            raise MediaRequestError(f"submitted_after must be a time of a submission, got {submitted_after}")
         name = None if operation is None else self.operation_name(operation)
         if arguments is not None:
             if name is None:
@@ -471,7 +451,14 @@ class MediaHook(ConversationHook):
                     "arguments can only be compared for a given operation: pass operation too"
                 )
             arguments = self.operations[name].check(name, arguments)
-        return (yield from self._find_tasks(client_ref, submitted_after, name, arguments))
+        tasks = yield from self._find_tasks(client_ref, submitted_after, name, arguments)
+        strange = [task.id for task in tasks if not self._is_id(task.id)]
+        if strange and not (client_ref is None and arguments is None):
+            raise SubmissionOutcomeUnknown(
+                f"{self.conn_type} lists it as {shown(strange[0])}, which cannot be an id",
+                provider=self.conn_type,
+            )
+        return [task for task in tasks if task.id not in strange]
 
     def _checked_cancel(self, media_task_id: str) -> Conversation[MediaTask]:
         self._can("cancel a task", self.can_cancel)

@@ -33,6 +33,9 @@ from airflow.sdk import BaseHook
 from typing_extensions import Self
 
 from airflow_media_tasks import __version__
+from airflow_media_tasks.hooks.connections import Settings, settings_of
+from airflow_media_tasks.hooks.masking import masked
+from airflow_media_tasks.hooks.replies import MAX_REPLY_BYTES, document_of, text_of
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -49,41 +52,53 @@ from airflow_media_tasks.task import (
 T = TypeVar("T")
 R = TypeVar("R", bound=tenacity.BaseRetrying)
 
-MAX_REPLY_BYTES = 8 * 1024 * 1024
-"""A status document is a few KiB; what is larger is not one, and would fill the triggerer's memory."""
-
 MAX_RETRY_AFTER = 60.0
 """Seconds that a read waits at most because a provider said Retry-After."""
 
+MAX_CLOCK_OFFSET = 5400.0
+"""Seconds by which a provider's clock may differ from ours: one that missed summer time is understood.
+
+A Date header that is further off is not believed: it may be an edge's, or a lie about what came before what.
+"""
+
 UNREACHABLE = "unreachable"
-"""Our code for "the connection was never established": nothing was sent, so nothing was accepted."""
+"""Our code for what never left: no connection came about, or the HTTP library refused to send it."""
 
 TOO_LATE = "too_late"
 """Our code for a submission that was not sent because its time (`send_before`) had passed."""
 
 NOT_SENT = (UNREACHABLE, TOO_LATE)
 
-_HEADERS = {"User-Agent": f"airflow-media-tasks/{__version__}", "Accept": "application/json"}
+SENSELESS = "senseless"
+"""Our code for an answer that is neither an error nor a document of this provider."""
+
+_HEADERS = {
+    "User-Agent": f"airflow-media-tasks/{__version__}",
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",
+}
 _CONNECT_SECONDS = 10.0
-_SHORTEST_SECRET = 8
-_TRANSPORT_ERRORS = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+# A ValueError is how both libraries refuse a header.
+_TRANSPORT_ERRORS = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    aiohttp.ClientError,
+    asyncio.TimeoutError,
+    OSError,
+    ValueError,
+)
+_GAVE_UP = (408, 425, 499)
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
+    httpx.LocalProtocolError,
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
 )
-_CLASS_OF_STATUS: dict[int, type[MediaTaskError]] = {
-    401: MediaAuthError,
-    402: MediaFundsError,
-    403: MediaAuthError,
-    404: MediaNotFoundError,
-    429: MediaRateLimitError,
-}
 
 
 @dataclass(frozen=True)
@@ -106,12 +121,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: *body* is the decoded JSON, or None with *text* where it was none."""
+    """What came back: *body* is the decoded JSON, or None with *text* where it was none.
+
+    :param text: its first 2,000 characters.
+    :param paid: whether it answers a submission.
+    """
 
     status: int
     body: Any
     text: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    paid: bool = False
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -120,16 +140,6 @@ class Reply:
 
 
 Conversation = Generator[Request, Reply, T]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a hook takes from its connection."""
-
-    base_url: str
-    login: str = field(repr=False)
-    password: str = field(repr=False)
-    extra: Mapping[str, Any]
 
 
 class _NoCookies(httpx.Cookies):
@@ -162,6 +172,22 @@ class ConversationHook(BaseHook):
     """The provider's public address; the connection's host overrides it."""
     max_connections: ClassVar[int] = 10
     """Connections, and so requests in flight, of one client."""
+    refusals: ClassVar[Mapping[int, type[MediaTaskError]]] = {
+        400: MediaRequestError,
+        401: MediaAuthError,
+        402: MediaFundsError,
+        403: MediaAuthError,
+        404: MediaNotFoundError,
+        405: MediaRequestError,
+        413: MediaRequestError,
+        422: MediaRequestError,
+        429: MediaRateLimitError,
+    }
+    """What an HTTP status means where no code of the provider says it: nothing was accepted.
+
+    Every other status may be a gateway's, which gave up on a submission that the provider has accepted. A
+    provider whose documentation says otherwise has a table of its own.
+    """
 
     read_attempts: int = 4
     """How often a read is tried in all; a poller, which asks again anyway, sets it to 1."""
@@ -194,19 +220,35 @@ class ConversationHook(BaseHook):
             return None
         if reply.status < 400:
             return MediaProviderError(
-                f"{self.conn_type} answered HTTP {reply.status} with something that is no JSON document: "
+                f"{self.conn_type} answered HTTP {reply.status} with what is no JSON document of a task: "
                 f"{shown(reply.text)}",
                 provider=self.conn_type,
+                code=SENSELESS,
             )
         return self.error(None, reply, None, reply.text)
 
     def error(
-        self, cls: type[MediaTaskError] | None, reply: Reply, code: Any, words: Any, request_id: Any = None
+        self,
+        cls: type[MediaTaskError] | None,
+        reply: Reply,
+        code: Any,
+        words: Any,
+        request_id: Any = None,
+        *,
+        retry_after: float | None = None,
     ) -> MediaTaskError:
-        """An error in the provider's *words*; without a class, whose fault it is goes by HTTP status."""
+        """An error in the provider's *words*; without a class, what is to be done goes by HTTP status.
+
+        :param cls: where the provider's own code decides. None for a submission whose status is none of the
+            `refusals` leaves its outcome unknown.
+        :param retry_after: seconds that the body asks for, where no header does.
+        """
+        cls = cls or self.refusals.get(reply.status)
         if cls is None:
-            theirs = reply.status >= 500 or reply.status < 400
-            cls = _CLASS_OF_STATUS.get(reply.status, MediaProviderError if theirs else MediaRequestError)
+            # A read that is refused in some other way is refused for what it asks, except by a gateway.
+            own = 400 <= reply.status < 500 and reply.status not in _GAVE_UP and not reply.paid
+            cls = MediaRequestError if own else MediaProviderError
+        told = _retry_after(reply.headers)
         says = shown(words, 500) if words else "nothing"
         where = f"HTTP {reply.status}" + (f", code {shown(code)}" if code is not None else "")
         trace = f", request {shown(request_id)}" if request_id else ""
@@ -214,7 +256,7 @@ class ConversationHook(BaseHook):
             f"{self.conn_type} says {says} ({where}{trace})",
             provider=self.conn_type,
             code=code_of(code),
-            retry_after=_retry_after(reply.headers),
+            retry_after=retry_after if told is None else told,
         )
 
     def senseless(self, reply: Reply, missing: str) -> MediaProviderError:
@@ -222,6 +264,7 @@ class ConversationHook(BaseHook):
         return MediaProviderError(
             f"{self.conn_type} answered HTTP {reply.status} without {missing}: {shown(reply.text, 200)}",
             provider=self.conn_type,
+            code=SENSELESS,
         )
 
     # The connection.
@@ -235,22 +278,7 @@ class ConversationHook(BaseHook):
                 f"connection {self.media_conn_id!r} has the type {connection.conn_type!r}; "
                 f"{type(self).__name__} needs one of type {self.conn_type!r}"
             )
-        host = connection.host or self.base_url
-        if "://" not in host:
-            host = f"https://{host}" + (f":{connection.port}" if connection.port else "")
-        host = host.rstrip("/")
-        try:
-            parts = urlsplit(host)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-            usable = usable and host.isprintable() and not set(" @?#") & set(host)
-        except ValueError:
-            usable = False
-        if not usable:
-            raise MediaRequestError(
-                f"connection {self.media_conn_id!r}: host must be a URL such as {self.base_url}, without a "
-                f"user, a password or a query, got {shown(host.rpartition('@')[2])}"
-            )
-        return Settings(host, connection.login or "", connection.password or "", connection.extra_dejson)
+        return settings_of(connection, self.media_conn_id, self.base_url)
 
     @property
     def _key(self) -> str:
@@ -263,7 +291,7 @@ class ConversationHook(BaseHook):
         if not key.isascii() or not key.isprintable():
             raise MediaAuthError(
                 f"connection {self.media_conn_id!r}: the password has a character that no API key has "
-                "(a line break or a non-ASCII letter); paste the key again",
+                "(a line break or a non-ASCII letter within it); paste the key again",
                 provider=self.conn_type,
             )
         return key
@@ -304,6 +332,7 @@ class ConversationHook(BaseHook):
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             proxy=proxy,
+            auto_decompress=False,
         )
 
     def _way_out(self) -> tuple[str | None, ssl.SSLContext]:
@@ -383,11 +412,11 @@ class ConversationHook(BaseHook):
         timeout = httpx.Timeout(request.timeout, connect=_CONNECT_SECONDS)
         try:
             with client.stream(**wire, content=content, timeout=timeout) as response:
-                for chunk in response.iter_bytes():
+                for chunk in response.iter_raw():
                     self._collect(body, chunk)
         except _TRANSPORT_ERRORS as error:
-            raise self._transport_error(error) from None
-        return self._reply(wire, response.status_code, response.headers, body)
+            raise self._transport_error(wire, error) from None
+        return self._reply(request, wire, response.status_code, response.headers, body)
 
     async def _asend(self, client: aiohttp.ClientSession, request: Request) -> Reply:
         wire, content, body = *self._wire(request), bytearray()
@@ -401,8 +430,8 @@ class ConversationHook(BaseHook):
                 async for chunk in response.content.iter_any():
                     self._collect(body, chunk)
         except _TRANSPORT_ERRORS as error:
-            raise self._transport_error(error) from None
-        return self._reply(wire, response.status, response.headers, body)
+            raise self._transport_error(wire, error) from None
+        return self._reply(request, wire, response.status, response.headers, body)
 
     def _wire(self, request: Request) -> tuple[dict[str, Any], bytes | None]:
         """What both clients take, and the body."""
@@ -427,43 +456,46 @@ class ConversationHook(BaseHook):
     def _collect(self, body: bytearray, chunk: bytes) -> None:
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
-            raise MediaProviderError(
-                f"{self.conn_type} answered with more than {MAX_REPLY_BYTES} bytes: no status document",
-                provider=self.conn_type,
-            )
+            raise self._too_large()
 
     def _reply(
-        self, wire: Mapping[str, Any], status: int, headers: Mapping[str, str], body: bytearray
+        self,
+        request: Request,
+        wire: Mapping[str, Any],
+        status: int,
+        headers: Mapping[str, str],
+        body: bytearray,
     ) -> Reply:
-        text = body.decode("utf-8", errors="replace")
-        signature = wire["headers"].get("Authorization", "").rpartition(" ")[2]
-        secrets = (self.settings.password, self.settings.login, signature)
-        # A provider that echoes the key in its error must not put it into our logs and XComs.
-        spellings = {
-            spelling
-            for secret in secrets
-            if len(secret) >= _SHORTEST_SECRET
-            for spelling in (secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"))
-        }
-        for spelling in sorted(spellings, key=len, reverse=True):
-            text = text.replace(spelling, "***")
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            document = None
-        reply = Reply(status, document, text[:2000], headers)
-        if theirs := _http_date(headers.get("date")):
+        text = text_of(body, headers.get("content-encoding"))
+        if text is None:
+            raise self._too_large()
+        text = self._masked(wire, text)
+        reply = Reply(status, document_of(text), text[:2000], headers, request.paid)
+        theirs = _http_date(headers.get("date"))
+        if theirs is not None and abs(theirs - time.time()) <= MAX_CLOCK_OFFSET:
             self.clock_offset = theirs - time.time()
         if error := self.error_of(reply):
             raise error
         return reply
 
-    def _transport_error(self, error: BaseException) -> MediaProviderError:
+    def _masked(self, wire: Mapping[str, Any], text: str) -> str:
+        """*text* of somebody else without the key, and without the signature of this request."""
+        signature = wire["headers"].get("Authorization", "").rpartition(" ")[2]
+        return masked(text, (self.settings.password, self.settings.login, signature))
+
+    def _too_large(self) -> MediaProviderError:
+        return MediaProviderError(
+            f"{self.conn_type} answered with more than {MAX_REPLY_BYTES} bytes: no status document",
+            provider=self.conn_type,
+            code=SENSELESS,
+        )
+
+    def _transport_error(self, wire: Mapping[str, Any], error: BaseException) -> MediaProviderError:
         never_sent = isinstance(error, _NEVER_SENT)
         return MediaProviderError(
             f"{self.conn_type} at {self.settings.base_url} "
             + ("cannot be reached" if never_sent else "did not answer")
-            + f": {type(error).__name__} {shown(str(error), 200)}",
+            + f": {type(error).__name__} {shown(self._masked(wire, str(error)), 200)}",
             provider=self.conn_type,
             code=UNREACHABLE if never_sent else None,
         )
@@ -481,7 +513,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         if moment is None:
             return None
         seconds = moment - time.time()
-    return min(max(seconds, 0.0), 86400.0) if math.isfinite(seconds) else None
+    return seconds if math.isfinite(seconds) else None
 
 
 @lru_cache(maxsize=8)  # it changes once a second

@@ -29,6 +29,28 @@ def text_at(document: Mapping[str, Any], *keys: str) -> str | None:
     return None
 
 
+_ID = re.compile(r"[^\s/?#]{1,400}")
+
+
+def is_id(value: Any) -> bool:
+    """Whether *value* can be a provider's own id of a task.
+
+    That is one segment of a path: 1 to 400 printable characters, no space, none of `/ ? #`, not `.` or `..`.
+    """
+    return (
+        isinstance(value, str)
+        and _ID.fullmatch(value) is not None
+        and value.isprintable()
+        and value not in (".", "..")
+    )
+
+
+def id_at(document: Mapping[str, Any], *keys: str) -> str | None:
+    """As `text_at`, of what can be an id."""
+    text = text_at(document, *keys)
+    return text if is_id(text) else None
+
+
 def number_at(document: Mapping[str, Any], *keys: str) -> float | None:
     """The first of *keys* that holds a finite number, or a text such as `5.1` or `5.1s`."""
     for key in keys:

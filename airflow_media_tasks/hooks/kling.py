@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ import jwt
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
-from airflow_media_tasks.hooks.documents import number_at, object_of, text_at, time_at
+from airflow_media_tasks.hooks.documents import id_at, number_at, object_of, text_at, time_at
 from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -60,7 +60,7 @@ class KlingHook(MediaHook):
     base_url = "https://api-singapore.klingai.com"
     # The developer console for accounts outside China, as Kling's documentation names it.
     console_url = "https://app.klingai.com/global/dev"
-    id_pattern = re.compile(r"(?:videos|images|audio|general)/(?:[a-z0-9-]+/){1,2}[^/\s?#]{1,200}")
+    id_groups = re.compile(r"(?:videos|images|audio|general)(?:/[a-z0-9-]+){1,2}")
     id_form = "'<path>/<task id>', for example 'videos/text2video/...' or 'images/generations/...'"
     client_ref_is_queryable = True
     units = ("units", "balance")
@@ -150,7 +150,7 @@ class KlingHook(MediaHook):
             body["external_task_id"] = client_ref
         reply = yield from self._ask(Request("POST", operation.path, json=body, paid=True))
         data = object_of(reply.document.get("data"))
-        own_id = text_at(data, "task_id")
+        own_id = id_at(data, "task_id")
         if own_id is None:
             raise self.senseless(reply, "a data.task_id")
         return self._task(operation.path, data, own_id, name)
@@ -219,28 +219,27 @@ class KlingHook(MediaHook):
         """Path by path: there is no list of everything ([O] kling.md 2B)."""
         paths = [self.operations[name].path] if name else sorted({op.path for op in self.operations.values()})
         tasks: list[MediaTask] = []
+        complete = True
         for path in paths:
-            for page in itertools.count():
-                shown, more = yield from self._list_page(path.removeprefix("/v1/"), "", page)
-                tasks += shown
-                oldest = min((task.created_at for task in shown if task.created_at), default=None)
-                passed = since is None or (oldest is not None and oldest < since)
-                if passed or not more:
-                    break
-        return tasks, True
+            page_of = functools.partial(self._list_page, path.removeprefix("/v1/"), "")
+            shown, whole = yield from self._walk(page_of, since)
+            tasks += shown
+            complete = complete and whole
+        return tasks, complete
+
+    def _ref_of(self, task: MediaTask) -> str | None:
+        """The external id; an extension has none of ours ([O] kling.md 2B)."""
+        return text_at(object_of(task.raw.get("task_info")), "external_task_id")
 
     def _comes_from(
         self,
         task: MediaTask,
-        name: str,
+        name: str,  # noqa: ARG002  # only extensions are compared
         arguments: Mapping[str, Any] | None,
-        client_ref: str | None,
+        client_ref: str | None,  # noqa: ARG002  # as above
     ) -> bool | None:
-        """By the external id or, for an extension, by its parent: a list shows nothing else of a request."""
-        info = object_of(task.raw.get("task_info"))
-        if client_ref is not None and self.operations[name].path != _EXTEND:
-            return text_at(info, "external_task_id") == client_ref
-        parent = text_at(object_of(info.get("parent_video")), "id")
+        """An extension, by its parent: a list shows nothing else of a request."""
+        parent = text_at(object_of(object_of(task.raw.get("task_info")).get("parent_video")), "id")
         wanted = (arguments or {}).get("video_id")
         return None if parent is None or wanted is None else parent == wanted
 
@@ -282,7 +281,7 @@ class KlingHook(MediaHook):
         )
 
     def _task(self, path: str, data: Mapping[str, Any], own_id: str, name: str = "") -> MediaTask:
-        media_task_id = f"{path.removeprefix('/v1/')}/{text_at(data, 'task_id') or own_id}"
+        media_task_id = f"{path.removeprefix('/v1/')}/{id_at(data, 'task_id') or own_id}"
         word = text_at(data, "task_status")
         words = text_at(data, "task_status_msg")
         moderated = bool(_MODERATION.search(words or ""))

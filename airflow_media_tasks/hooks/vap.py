@@ -11,6 +11,7 @@ from urllib.parse import quote
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
 from airflow_media_tasks.hooks.documents import (
+    id_at,
     kind_of_key,
     kind_of_url,
     number_at,
@@ -32,6 +33,7 @@ from airflow_media_tasks.task import (
     MediaTask,
     MediaTaskError,
     MediaTaskFailed,
+    SubmissionOutcomeUnknown,
     TaskStatus,
 )
 
@@ -54,7 +56,7 @@ class VapHook(MediaHook):
     conn_type = "vap"
     hook_name = "VAP"
     base_url = "https://api.vapagent.com"
-    id_pattern = re.compile(r"(?:operations/)?[A-Za-z0-9_-]{1,200}")
+    id_groups = re.compile("(?:operations)?")
     id_form = "'<task id>' or 'operations/<operation id>'"
     refunds_failures = True  # "refund on failure" ([O] vap.md 3)
 
@@ -140,7 +142,7 @@ class VapHook(MediaHook):
         timeout = 1800.0 if operation.path == _EXECUTE else 120.0
         reply = yield Request("POST", operation.path, json=body, paid=True, timeout=timeout)
         document = reply.document
-        own_id = text_at(document, "task_id", "operation_id", "execution_id", "id")
+        own_id = id_at(document, "task_id", "operation_id", "execution_id", "id")
         if own_id is None and operation.path == _EXECUTE and document.get("outputs"):
             # What is complete in the answer can be returned, though nobody can ask for it again.
             own_id = "execute"
@@ -180,22 +182,26 @@ class VapHook(MediaHook):
         tasks = [
             self._task(own_id, document)
             for document in listed
-            if isinstance(document, Mapping)
-            and (own_id := text_at(document, "task_id", "id")) is not None
-            and self.id_pattern.fullmatch(own_id)
+            if isinstance(document, Mapping) and (own_id := text_at(document, "task_id", "id")) is not None
         ]
         return tasks, len(listed) == _LIST_LIMIT
 
     def _list_tasks(
         self, name: str | None, since: datetime | None
     ) -> Conversation[tuple[list[MediaTask], bool]]:
-        """The newest 50, which is all there is ([O] vap.md 2); operations and presets have no list."""
+        """50 by 50, if `offset` is obeyed; operations and presets have no list ([O] vap.md 2)."""
         if name is not None and self.operations[name].path != _TASKS:
-            return [], False
-        tasks, more = yield from self._list_page("", "", 0)
-        oldest = min((task.created_at for task in tasks if task.created_at), default=None)
-        reaches_back = oldest is not None and since is not None and oldest < since
-        return tasks, reaches_back or not more
+            raise SubmissionOutcomeUnknown(
+                f"vap does not show enough to tell whether it is there: it has no list of {name!r} tasks",
+                provider=self.conn_type,
+            )
+
+        def page_of(page: int) -> Conversation[tuple[list[MediaTask], bool]]:
+            tasks, more = yield from self._list_page("", "", page)
+            # An empty page may also be what a server shows that knows no further one.
+            return tasks, more or (page > 0 and not tasks)
+
+        return (yield from self._walk(page_of, since))
 
     def _comes_from(
         self,
@@ -241,10 +247,7 @@ class VapHook(MediaHook):
             return super().error_of(reply)
         if cls is None and reply.status < 500 and _MODERATION.search(f"{code} {words}"):
             cls = MediaModerationError
-        error = self.error(cls, reply, code, words)
-        if error.retry_after is None:
-            error.retry_after = number_at(details, "retry_after")
-        return error
+        return self.error(cls, reply, code, words, retry_after=number_at(details, "retry_after"))
 
     def _task(
         self, media_task_id: str, document: Mapping[str, Any], name: str = "", *, submitted: bool = False

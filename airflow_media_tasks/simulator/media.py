@@ -150,7 +150,7 @@ def _write_on(card: Image.Image, scene: Scene) -> None:
     low = height - margin - round(1.8 * small)
     text = "\n".join(lines[:_LINES])
     draw.multiline_text((margin, low), text, _BRIGHTEST, font, "ld", spacing=font_size // 4)
-    draw.text((margin, height - margin), scene.caption, 220, _font(small), "ls")
+    draw.text((margin, height - margin), scene.caption, 235, _font(small), "ls")
 
 
 @cache

@@ -115,6 +115,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "AIRFLOW__CORE__AUTH_MANAGER": FAB,
             "AIRFLOW__CORE__PARALLELISM": "4",
             "MEDIA_OUTPUT": f"file://{output}",
+            "AIRFLOW__MEDIA_TASKS__GALLERY_ROOTS": f"file://{output}",
             **connections,
         }
         airflow = Deployment(DAGS, home=folder / "airflow", settings=settings)

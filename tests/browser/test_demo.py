@@ -166,7 +166,7 @@ def test_what_was_lost_is_adopted_from_the_candidates(
     looks.goto(path)
     expect(looks.locator(".candidates li")).to_have_count(2, timeout=SECONDS)
     assert looks.get_by_role("button", name="Adopt").count() == 0
-    named = {"dag_id": DAG, "run_id": run_id, "task_id": "video", "media_task_id": ours}
+    named = {"dag_id": DAG, "run_id": run_id, "task_id": "video", "media_task_id": ours, "client_ref": "amt-"}
     with demo.client("viewer") as viewer:
         assert viewer.post("/media-tasks/api/adopt", json=named).status_code == 403
 

@@ -40,7 +40,7 @@ def test_a_reader_of_one_dag_sees_nothing_of_the_other(stage: Stage) -> None:
 
 def test_a_reader_changes_nothing(stage: Stage) -> None:
     """Actions need the permission to edit the DAG's tasks; the record stays as it was."""
-    body = {**stage.place("unknown"), "media_task_id": "abc"}
+    body = {**stage.place("unknown"), "media_task_id": "abc", "client_ref": "amt-"}
     path = f"dags/shown/dagRuns/{stage.run_id}/taskInstances/unknown/state-store/media_task"
     before = stage.airflow.request("GET", path)["value"]
     with stage.client("reader") as reader:
@@ -54,7 +54,7 @@ def test_a_reader_changes_nothing(stage: Stage) -> None:
 @pytest.mark.parametrize("action", ["adopt", "resubmit"])
 def test_another_site_cannot_act(stage: Stage, action: str) -> None:
     """A form of another site can send the cookie, but not our header; and nothing is done by a GET."""
-    body = {**stage.place("unknown"), "media_task_id": "abc"}
+    body = {**stage.place("unknown"), "media_task_id": "abc", "client_ref": "amt-"}
     with stage.client(None) as site:
         site.cookies.set("_token", stage.token("admin"))
         assert site.post(f"api/{action}", json=body).status_code == 403

@@ -150,7 +150,9 @@ def test_a_candidate_is_adopted_by_a_button_of_its_own(open_page: Open, stage: S
     page.get_by_role("button", name="Adopt second").click()
     page.get_by_role("button", name="Yes").click()
     expect(page.get_by_text("was cleared and goes on").first).to_be_visible()
-    assert asked == [{**stage.place("unknown"), "media_task_id": "second"}]
+    path = f"dags/shown/dagRuns/{stage.run_id}/taskInstances/unknown/state-store/media_task"
+    reference = stage.airflow.request("GET", path)["value"]["client_ref"]
+    assert asked == [{**stage.place("unknown"), "client_ref": reference, "media_task_id": "second"}]
 
 
 def test_an_editor_submits_anew_what_nobody_knows_of(open_page: Open, stage: Stage) -> None:
@@ -167,3 +169,28 @@ def test_an_editor_submits_anew_what_nobody_knows_of(open_page: Open, stage: Sta
     expect(page.get_by_text("was cleared and goes on").first).to_be_visible(timeout=SECONDS)
     stage.wait_for("unknown", {"success"}, 120)
     assert paid() == before + 1
+
+
+def test_what_cannot_be_shown_or_sent_says_so(open_page: Open) -> None:
+    """A card whose result makes no sense, a file that nobody has checked, and the line that is to be set."""
+    line = "gallery_roots = s3://my_conn@films/media"
+
+    def changed(route: Route) -> None:
+        page = route.fetch().json()
+        page["setting"] = line
+        for item in page["items"]:
+            if item["task_id"] == "hostile":
+                item.update(status="unreadable", unreadable="files: Input should be a valid list", files=[])
+            if item["task_id"] == "film":
+                item["files"][0]["checked"] = "not checked: 512 MiB"
+        route.fulfill(json=page)
+
+    page = open_page()
+    page.route("**/api/items*", changed)
+    page.reload()
+    expect(page.locator(".roots pre")).to_have_text(f"[media_tasks]\n{line}", timeout=SECONDS)
+    expect(page.locator(".card .chip.unreadable")).to_have_count(1)
+    card = page.locator(".card", has=page.locator(".chip.unreadable"))
+    expect(card).to_contain_text("files: Input should be a valid list")
+    film = page.locator(".card", has_text="A paper boat on a stream")
+    expect(film.get_by_text("not checked")).to_have_attribute("title", "not checked: 512 MiB")

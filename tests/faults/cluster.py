@@ -54,6 +54,14 @@ class Server:
         self._answers = answers
         self._process: subprocess.Popen[bytes] | None = None
 
+    def family(self) -> list[psutil.Process]:
+        """Its process and all below it; empty if it does not run."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._process is not None:
+                process = psutil.Process(self._process.pid)
+                return [process, *process.children(recursive=True)]
+        return []
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self._log.open("ab") as log:

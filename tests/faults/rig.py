@@ -211,7 +211,7 @@ class Rig:
 
         :raises DeploymentError: if they do not in time.
         """
-        expected = len(scenario.providers) * sum(scenario.modes.values())
+        expected = sum(sum(scenario.modes_of(provider).values()) for provider in scenario.providers)
         ends = time.monotonic() + SIDE_BY_SIDE_SECONDS
         met: set[tuple[str, int]] = set()
         while True:

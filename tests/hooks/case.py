@@ -41,6 +41,8 @@ class HookCase:
     ambiguous: ClassVar[frozenset[str]] = frozenset()
     """Operations that cannot be told from a task's own document."""
     cost_unit: ClassVar[str | None] = None
+    documented: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    """Operation, file name and type of what the provider's documents say that it makes."""
     finds_by_request: ClassVar[bool] = True
     """Whether a lost submission is found with no mark at all."""
 
@@ -87,4 +89,16 @@ class HookCase:
 
     def expected_mark(self, operation: str) -> str | None:
         """What the ledger's client_ref must contain after a submission marked with `MARK`, or None."""
+        raise NotImplementedError
+
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """The provider's answer to a submission of `paid`, and to a look at it, with this id in it."""
+        raise NotImplementedError
+
+    def group_of(self, operation: str) -> str:
+        """What precedes the id of a task of *operation*."""
+        raise NotImplementedError
+
+    def finished_with(self, operation: str, url: str) -> dict[str, Any]:
+        """The provider's document of a task of *operation* that made the file at *url*."""
         raise NotImplementedError

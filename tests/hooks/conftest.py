@@ -7,6 +7,7 @@ import gc
 import json
 import socket
 from collections.abc import Callable, Iterator
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,9 +15,17 @@ import pytest
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.simulator import Simulator
 
+from .peer import Peer
+
 
 # These hold assertions and are no test modules themselves.
-pytest.register_assert_rewrite("tests.hooks.contract", "tests.hooks.input_contract")
+pytest.register_assert_rewrite(
+    "tests.encoders",
+    "tests.hooks.contract",
+    "tests.hooks.gate_contract",
+    "tests.hooks.input_contract",
+    "tests.hooks.lost_contract",
+)
 
 Call = Callable[..., Any]
 Connect = Callable[..., str]
@@ -58,6 +67,18 @@ def call(request: pytest.FixtureRequest) -> Call:
         return asyncio.run(getattr(hook, f"a{method}")(*args, **named))
 
     return blocking if request.param == "sync" else awaited
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A provider that answers as it is told."""
+    peer = Peer()
+    thread = Thread(target=peer.serve_forever, args=(0.01,))
+    thread.start()
+    yield peer
+    peer.shutdown()
+    thread.join()
+    peer.server_close()
 
 
 @pytest.fixture

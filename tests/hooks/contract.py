@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from airflow_media_tasks import storage
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import (
@@ -27,12 +28,16 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     TaskStatus,
 )
+from tests.test_verification import picture, sample
 
-from .case import MARK
+from .case import KEY, MARK
+from .gate_contract import GateContract
 from .input_contract import InputContract
+from .lost_contract import LostContract
+from .peer import Peer, say
 
 
-class HookContract(InputContract):
+class HookContract(InputContract, LostContract, GateContract):
     """Set the attributes of `HookCase` and inherit; what only one provider does is in its own class."""
 
     # Submitting and reading.
@@ -153,6 +158,32 @@ class HookContract(InputContract):
         assert (done.error.provider, done.error.media_task_id) == (hook.conn_type, task.id)
         assert done.files == ()
 
+    def test_every_documented_type_lands(
+        self, connect: Any, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever type of file the provider's documents name for an operation, it lands as what was made."""
+        monkeypatch.setenv("AIRFLOW__MEDIA_TASKS__ALLOWED_HOSTS", "127.0.0.1")
+        hook = self.hook_class(connect(conn_type=self.hook_class.conn_type, host=peer.url, password=KEY))
+        place = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 0}
+        for number, (operation, path, content_type) in enumerate(self.documented):
+            content = picture("GIF", 5) if content_type == "image/gif" else sample(content_type, tmp_path)
+            url = f"{peer.url}/files/{path}"
+
+            def answer(
+                handler: Any, url: str = url, content: bytes = content, operation: str = operation
+            ) -> None:
+                is_file = handler.path.startswith("/files/")
+                say(handler, content if is_file else self.finished_with(operation, url))
+
+            peer.answer = answer
+            group = self.group_of(operation)
+            task = hook.get_task(f"{group}/t-1" if group else "t-1")
+            assert task.url == url
+            assert task.files[0].kind == hook.operations[operation].kind
+            destination = storage.Destination(f"{(tmp_path / str(number)).as_uri()}/", place)
+            (landed,) = storage.land(storage.made_of(task.to_dict()), destination, hook.log)
+            assert [file["content_type"] for file in landed["files"]] == [content_type]
+
     def test_task_may_be_invisible_at_first(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """A task that the provider does not show yet is not found, and is found later."""
         task = call(hook, "submit", self.paid, self.with_words("[sim:not-visible=2]"))
@@ -214,86 +245,6 @@ class HookContract(InputContract):
         assert caught.value.retry_after == 7
         assert caught.value.code is not None
         assert sum(sim.requests().values()) == 1
-
-    # Submissions of unknown outcome.
-
-    @pytest.mark.parametrize(
-        ("words", "billed"),
-        [
-            ("[sim:lose-reply]", 1),
-            ("[sim:error-after-accept=504]", 1),
-            ("[sim:error-after-accept=500]", 1),
-            ("[sim:no-id]", 1),
-            ("[sim:reject=server]", 0),
-        ],
-    )
-    def test_unclear_submission_is_never_repeated(
-        self, hook: MediaHook, sim: Simulator, call: Any, words: str, billed: int
-    ) -> None:
-        """Where the answer does not say what became of it, a submission is reported and not sent again."""
-        with pytest.raises(SubmissionOutcomeUnknown, match="may have been accepted and billed"):
-            call(hook, "submit", self.paid, self.with_words(words))
-        assert len(sim.ledger()) == billed
-        assert sum(sim.requests().values()) == 1
-
-    @pytest.mark.parametrize("kind", ["lose_request", "lose_reply", "html", "truncated", "null", "huge"])
-    def test_unreadable_answer_to_a_submission(
-        self, hook: MediaHook, sim: Simulator, call: Any, kind: str
-    ) -> None:
-        """An answer that makes no sense, or none, leaves the outcome unknown; nothing is sent twice."""
-        sim.fault(kind, on="submit")
-        with pytest.raises(SubmissionOutcomeUnknown):
-            call(hook, "submit", self.paid, self.samples[self.paid])
-        assert len(sim.ledger()) == (0 if kind == "lose_request" else 1)
-        assert sum(sim.requests().values()) == 1
-
-    def test_lost_submission_is_found(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """What was accepted without our hearing of it is found by its mark, else by its request."""
-        began = datetime.now(timezone.utc)
-        hook.submit(self.paid, {**self.samples[self.paid], "prompt": "another picture"}, client_ref="other")
-        lost = self.with_words("[sim:lose-reply]")
-        with pytest.raises(SubmissionOutcomeUnknown):
-            call(hook, "submit", self.paid, lost, client_ref=MARK)
-        wanted = {"operation": self.paid, "arguments": lost, "submitted_after": began}
-        (found,) = call(hook, "find_tasks", client_ref=MARK, **wanted)
-        assert found.id.endswith(sim.ledger()[1]["id"])
-        assert found.operation == self.paid
-        assert call(hook, "get_task", found.id).id == found.id
-        if self.finds_by_request:
-            (found,) = call(hook, "find_tasks", **wanted)
-            assert found.id.endswith(sim.ledger()[1]["id"])
-
-    def test_submission_that_never_arrived_is_not_found(
-        self, hook: MediaHook, sim: Simulator, call: Any
-    ) -> None:
-        """For a submission that the provider never saw the answer is an empty list: the proof of it."""
-        began = datetime.now(timezone.utc)
-        hook.submit(self.paid, {**self.samples[self.paid], "prompt": "another picture"}, client_ref="other")
-        lost = self.with_words("")
-        sim.fault("lose_request", on="submit")
-        with pytest.raises(SubmissionOutcomeUnknown):
-            call(hook, "submit", self.paid, lost, client_ref=MARK)
-        wanted = {"operation": self.paid, "arguments": lost, "submitted_after": began}
-        assert call(hook, "find_tasks", client_ref=MARK, **wanted) == []
-
-    def test_tasks_are_listed_by_time(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """With a time alone, the tasks submitted since are listed, newest first, and older ones are not."""
-        old = hook.submit(self.paid, self.samples[self.paid])
-        sim.advance(7200)
-        new = [hook.submit(self.paid, self.samples[self.paid]).id for _ in range(2)]
-        since = datetime.fromtimestamp(sim.ledger()[0]["at"], timezone.utc) + timedelta(seconds=3600)
-        found = call(hook, "find_tasks", operation=self.paid, submitted_after=since)
-        assert [task.id for task in found] == new[::-1]
-        listed = call(hook, "find_tasks", operation=self.paid)
-        assert [task.id for task in listed] == [*new[::-1], old.id]
-
-    def test_search_that_makes_no_sense(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
-        """A time without a zone, and arguments without an operation, are refused before any request."""
-        naive = datetime.now()  # noqa: DTZ005  # the point of it
-        for wanted in ({"submitted_after": naive}, {"arguments": {"prompt": "x"}}):
-            with pytest.raises(MediaRequestError):
-                call(hook, "find_tasks", **wanted)
-        assert sim.requests() == {}
 
     # Reads that go wrong.
 

@@ -122,7 +122,7 @@ class InputContract(HookCase):
         """Without a connection id it is the provider's default one."""
         assert self.hook_class().media_conn_id == f"{self.hook_class.conn_type}_default"
 
-    @pytest.mark.parametrize("key", ["", "a-key\n", "ключ", "a\tkey"])
+    @pytest.mark.parametrize("key", ["", "a-\nkey", "ключ", "a\tkey"])
     def test_key_that_cannot_be_one(self, connect: Any, sim: Simulator, call: Any, key: str) -> None:
         """A missing key, or one with a line break or a foreign letter, is told before anything is sent."""
         hook = self.hook_for(connect, sim, password=key)

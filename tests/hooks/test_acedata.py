@@ -49,6 +49,12 @@ class TestAceDataHook(HookContract):
         "zzz/1",
     )
     ambiguous = frozenset({"veo/upscale_video", "veo/extend_video", "veo/reshoot_video"})
+    documented = (
+        ("veo/text_to_video", "1.mp4", "video/mp4"),
+        ("veo/upscale_video", "1.mp4", "video/mp4"),
+        ("veo/upscale_video", "1.gif", "image/gif"),
+        ("veo/upscale_video", "animation", "image/gif"),
+    )
     samples: ClassVar = {
         "veo/text_to_video": {"prompt": "a lighthouse at dusk", "aspect_ratio": "16:9"},
         "veo/image_to_video": {"prompt": "it rains", "image_url": PICTURE, "end_image_url": PICTURE},
@@ -66,6 +72,19 @@ class TestAceDataHook(HookContract):
     def expected_mark(self, operation: str) -> str:
         """The mark is a parameter of the callback address, which is echoed."""
         return f"https://api.acedata.cloud/health?ref={quote(MARK, safe='')}"
+
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """A submission's answer."""
+        return {"task_id": own_id}
+
+    def group_of(self, operation: str) -> str:
+        """The service."""
+        return operation.partition("/")[0]
+
+    def finished_with(self, operation: str, url: str) -> dict[str, Any]:
+        """A video, whatever form it has."""
+        item = {"id": "v-1", "video_url": url, "state": "succeeded"}
+        return {"id": "t-1", "response": {"success": True, "data": [item]}}
 
     @pytest.mark.parametrize("form", ["404", "empty", "null"])
     def test_unknown_task_in_each_form(self, hook: AceDataHook, sim: Simulator, call: Any, form: str) -> None:

@@ -32,6 +32,7 @@ from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import (
     MediaAuthError,
+    MediaConcurrencyError,
     MediaFundsError,
     MediaNotFoundError,
     MediaProviderError,
@@ -324,7 +325,9 @@ def test_long_retry_after_is_capped(peer: Peer, ask: Ask, monkeypatch: pytest.Mo
         ("7", 7.0),
         ("0.5", 0.5),
         ("-3", 0.0),
-        ("1e9", 86400.0),
+        ("1e9", 300.0),
+        ("1e300", 300.0),
+        (email.utils.formatdate(4e9, usegmt=True), 300.0),
         ("nan", None),
         ("inf", None),
         ("soon", None),
@@ -334,7 +337,7 @@ def test_long_retry_after_is_capped(peer: Peer, ask: Ask, monkeypatch: pytest.Mo
     ],
 )
 def test_retry_after(peer: Peer, hook: Toy, ask: Ask, text: str, seconds: float | None) -> None:
-    """Retry-After is a number of seconds from 0 to a day; what is none of that is as if it were not there."""
+    """Retry-After is a number of seconds from 0 to 300; what is no number is as if it were not there."""
     hook.read_attempts = 1
     peer.answer = lambda handler: say(handler, {}, 429, Retry_After=text)
     with pytest.raises(MediaRateLimitError) as caught:
@@ -353,18 +356,27 @@ def test_retry_after_as_a_date(peer: Peer, hook: Toy, ask: Ask) -> None:
     assert caught.value.retry_after == pytest.approx(30, abs=5)
 
 
-@pytest.mark.parametrize("date", ["Sat, 01 Jan 2000 00:00:00 GMT", "nonsense", ""])
-def test_providers_clock(peer: Peer, hook: Toy, ask: Ask, date: str) -> None:
-    """The provider's clock is known from its Date header; a header that is no date is no harm."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.date_time_string = lambda *_: date  # type: ignore[method-assign]  # the Date header's text
-        say(handler, {"ok": True})
-
-    peer.answer = answer
+@pytest.mark.parametrize("ahead", [-3600.0, -8.0, 0.0, 600.0, 3600.0])
+def test_providers_clock(peer: Peer, hook: Toy, ask: Ask, ahead: float) -> None:
+    """The provider's clock is known from its Date header, also where it missed summer time."""
+    peer.answer = lambda handler: dated(handler, email.utils.formatdate(time.time() + ahead, usegmt=True))
     ask()
-    expected = 946684800 - time.time() if date.startswith("Sat") else 0.0
-    assert hook.clock_offset == pytest.approx(expected, abs=5)
+    assert hook.clock_offset == pytest.approx(ahead, abs=5)
+
+
+@pytest.mark.parametrize("ahead", [-1e9, -7200.0, 7200.0, 86_400.0, 1e9])
+def test_date_that_is_not_believed(peer: Peer, hook: Toy, ask: Ask, ahead: float) -> None:
+    """A Date that is hours off, or none at all, changes nothing."""
+    for date in (email.utils.formatdate(time.time() + ahead, usegmt=True), "nonsense", ""):
+        peer.answer = lambda handler, date=date: dated(handler, date)
+        ask()
+        assert hook.clock_offset == 0.0
+
+
+def dated(handler: BaseHTTPRequestHandler, date: str) -> None:
+    """Answers with this Date header."""
+    handler.date_time_string = lambda *_: date  # type: ignore[method-assign]  # the Date header's text
+    say(handler, {"ok": True})
 
 
 # Replies that cannot be used.
@@ -399,6 +411,44 @@ def test_document_of_a_reply() -> None:
     bodies: list[Any] = [None, [], "x", 5, True]
     for body in bodies:
         assert Reply(200, body, "").document == {}
+
+
+@pytest.mark.parametrize("status", [408, 409, 410, 425, 451, 499, 500, 504, 599])
+def test_status_that_nobody_knows(peer: Peer, hook: Toy, ask: Ask, status: int) -> None:
+    """It is the provider's or a gateway's fault in a submission; in a read, what it asks for may be wrong."""
+    hook.read_attempts = 1
+    peer.answer = lambda handler: say(handler, b"<html>Sorry</html>", status)
+    with pytest.raises(MediaProviderError) as caught:
+        ask(method="POST", json={}, paid=True)
+    assert caught.value.code not in NOT_SENT
+    own = status in (409, 410, 451)
+    with pytest.raises(MediaRequestError if own else MediaProviderError):
+        ask()
+
+
+def test_provider_that_documents_another_status(peer: Peer, hook: Toy, ask: Ask) -> None:
+    """What a status means is data of the hook's class."""
+    hook.refusals = {**hook.refusals, 409: MediaConcurrencyError}  # type: ignore[misc]  # as a subclass does
+    peer.answer = lambda handler: say(handler, {"detail": "busy"}, 409)
+    with pytest.raises(MediaConcurrencyError):
+        ask(method="POST", json={}, paid=True)
+
+
+def test_what_is_asked_for_is_packed_in_one_way(peer: Peer, ask: Ask) -> None:
+    """Only gzip is asked for: it is all that is unpacked, once."""
+    ask()
+    assert peer.seen[0][2]["accept-encoding"] == "gzip"
+
+
+def test_reply_that_is_packed_twice(peer: Peer, hook: Toy, ask: Ask) -> None:
+    """Bytes that are packed twice are no document, and are not unpacked twice."""
+    hook.read_attempts = 1
+    content = gzip.compress(gzip.compress(b'{"ok": true}'))
+    peer.answer = lambda handler: say(handler, content, Content_Encoding="gzip, gzip")
+    with pytest.raises(MediaProviderError, match="no JSON document"):
+        ask()
+    peer.answer = lambda handler: say(handler, gzip.compress(b'{"ok": true}'), Content_Encoding="gzip")
+    assert ask().document == {"ok": True}
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
@@ -469,6 +519,22 @@ def test_echoed_signature_is_masked(peer: Peer, connect: Any, call: Any) -> None
     assert sent not in str(caught.value)
     assert "the-access-key" not in str(caught.value)
     assert "is no good" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [f" {KEY}", f"{KEY} ", f"{KEY}\r\n", f"\u00a0{KEY}\t"])
+def test_key_with_something_beside_it(peer: Peer, connect: Any, call: Any, key: str) -> None:
+    """What was pasted along with a key is no part of it."""
+    call(Toy(connect(conn_type="toy", host=peer.url, password=key)), "ask")
+    assert peer.seen[0][2]["authorization"] == f"Bearer {KEY}"
+
+
+def test_what_the_library_will_not_send(peer: Peer, hook: Toy, ask: Ask) -> None:
+    """What an HTTP library refuses to send was not sent, and its words for it show no secret."""
+    hook._headers = lambda: {"Authorization": f"Bearer {KEY}", "X-Key": f"{KEY} \r\n"}  # type: ignore[method-assign]  # a hook with a fault
+    with pytest.raises(MediaProviderError) as caught:
+        ask(method="POST", json={}, paid=True)
+    assert KEY not in f"{caught.value} {caught.value.to_dict()}"
+    assert peer.seen == []
 
 
 def test_error_shows_where_and_not_with_what(connect: Any, call: Any, closed_port: int) -> None:

@@ -57,6 +57,11 @@ class TestKlingHook(HookContract):
     concurrency_error = MediaConcurrencyError
     cost_unit = "units"
     finds_by_request = False
+    documented = (
+        ("text_to_video", "1.mp4", "video/mp4"),
+        ("text_to_audio", "1.mp3", "audio/mpeg"),
+        ("text_to_audio", "1.wav", "audio/wav"),
+    )
     samples: ClassVar = {
         "text_to_video": {"prompt": "a lighthouse at dusk", "duration": 10, "aspect_ratio": "16:9"},
         "image_to_video": {"image_url": PICTURE, "end_image_url": PICTURE, "prompt": "it rains"},
@@ -74,6 +79,20 @@ class TestKlingHook(HookContract):
     def expected_mark(self, operation: str) -> str | None:
         """The mark is the external id; an extension takes none."""
         return None if operation == "extend_video" else MARK
+
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """A submission's answer."""
+        return {"code": 0, "data": {"task_id": own_id, "task_status": "submitted"}}
+
+    def group_of(self, operation: str) -> str:
+        """The path that made it."""
+        return KlingHook.operations[operation].path.removeprefix("/v1/")
+
+    def finished_with(self, operation: str, url: str) -> dict[str, Any]:
+        """A video, or a sound in the form that its name says."""
+        key, name = ("audios", f"url_{url[-3:]}") if operation == "text_to_audio" else ("videos", "url")
+        data = {"task_status": "succeed", "task_result": {key: [{"id": "1", name: url}]}}
+        return {"code": 0, "data": data}
 
     def test_extension_is_found_by_its_parent(self, hook: KlingHook, sim: Simulator, call: Any) -> None:
         """An extension has no external id; where the list shows its parent, that tells it from another's."""

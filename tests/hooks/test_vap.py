@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import pytest
@@ -38,6 +39,11 @@ class TestVapHook(HookContract):
     foreign_ids = ("veo/00000000", "videos/text2video/00000000", "operations/a/b", "task id", "a?b")
     blocking = frozenset({"run_preset"})
     cost_unit = "USD"
+    documented = (
+        ("text_to_music", "1.mp3", "audio/mpeg"),
+        ("text_to_music", "1.wav", "audio/wav"),
+        ("text_to_music", "track", "audio/wav"),
+    )
     samples: ClassVar = {
         "text_to_image": {"prompt": "a lighthouse at dusk", "aspect_ratio": "16:9"},
         "text_to_video": {"prompt": "waves", "duration": "6", "generate_audio": False},
@@ -55,6 +61,18 @@ class TestVapHook(HookContract):
     def expected_mark(self, operation: str) -> None:
         """A V3 task has no place for a mark of ours."""
 
+    def accepted(self, own_id: Any) -> dict[str, Any]:
+        """A submission's answer."""
+        return {"task_id": own_id, "type": "image", "status": "pending"}
+
+    def group_of(self, operation: str) -> str:
+        """Tasks have none."""
+        return ""
+
+    def finished_with(self, operation: str, url: str) -> dict[str, Any]:
+        """A track of music."""
+        return {"type": "music", "status": "completed", "result": {"items": [{"audio_url": url}]}}
+
     def test_operation_that_no_list_shows(self, hook: VapHook, sim: Simulator) -> None:
         """Post-production has no list, so nobody can say whether a lost one was accepted."""
         with pytest.raises(SubmissionOutcomeUnknown):
@@ -68,6 +86,16 @@ class TestVapHook(HookContract):
             {"type": "image", "params": {"description": "a cup"}, "webhook_url": "https://example.com/hook"},
             {"operation": "upscale", "media_url": IMAGE, "options": {"scale": 2, "face": True}},
         ]
+
+    def test_what_is_certainly_of_another_operation_is_not_asked_about(
+        self, hook: VapHook, sim: Simulator, call: Any
+    ) -> None:
+        """Who asks for what may be a lost video is not shown somebody's pictures."""
+        began = datetime.now(timezone.utc)
+        for operation in ("text_to_image", "text_to_video"):
+            hook.submit(operation, {"prompt": "a cup"})
+        (found,) = call(hook, "find_tasks", operation="text_to_video", submitted_after=began)
+        assert found.id == sim.ledger()[1]["id"]
 
     def test_the_vendors_own_word_for_an_argument(self, hook: VapHook, sim: Simulator) -> None:
         """`description` is taken for `prompt`, but both at once are a contradiction."""
@@ -411,3 +439,92 @@ def test_listed_task_without_params_cannot_be_told(hook: VapHook) -> None:
         told(conversation, listed)
     listed["tasks"][0]["type"] = "video"  # type: ignore[index]  # a list of dicts
     assert told(hook._checked_find("ref", None, "text_to_image", {"prompt": "a cup"}), listed) == []
+
+
+# Pages, and what they prove (vap.md 2, 6).
+
+INTENT = datetime(2026, 11, 20, 10, 0, tzinfo=timezone.utc)
+
+
+def listed_at(seconds: float, own_id: str, prompt: str = "another") -> dict[str, Any]:
+    """A task of a list, made so many seconds after the intent."""
+    made = (INTENT + timedelta(seconds=seconds)).isoformat()
+    params = {"description": prompt}
+    return {"task_id": own_id, "type": "image", "status": "pending", "params": params, "created_at": made}
+
+
+def asked_for(hook: VapHook, pages: list[list[dict[str, Any]]]) -> tuple[int, Any]:
+    """How many pages a search for `a cup` reads, and what it finds; after the last page it is shown again."""
+    conversation = hook._checked_find("ref", INTENT, "text_to_image", {"prompt": "a cup"})
+    next(conversation)
+    number = 0
+    while True:
+        number += 1
+        try:
+            conversation.send(reply({"tasks": pages[min(number, len(pages)) - 1]}))
+        except StopIteration as end:
+            return number, [task.id for task in end.value]
+        except SubmissionOutcomeUnknown as question:
+            return number, str(question)
+
+
+def full_page(newest: float, number: int = 0) -> list[dict[str, Any]]:
+    """Fifty others, one a second, the newest first."""
+    return [listed_at(newest - n, f"t-{number}-{n}") for n in range(50)]
+
+
+def test_page_that_reaches_back_is_enough(hook: VapHook) -> None:
+    """A page whose end is a minute older than the intent proves what is not on it."""
+    assert asked_for(hook, [full_page(-12)]) == (1, [])
+    assert asked_for(hook, [full_page(-11), full_page(-61, 1)]) == (2, [])
+
+
+def test_server_that_does_not_know_of_pages(hook: VapHook) -> None:
+    """Where the second page is the first one again, or empty, nobody knows what is hidden."""
+    for pages in ([full_page(100)], [full_page(100), []]):
+        number, question = asked_for(hook, pages)
+        assert number == 2
+        assert "it does not reach back to the submission" in question
+
+
+def test_list_that_is_not_ordered_by_time(hook: VapHook) -> None:
+    """A page that begins with the oldest does not reach back by that: the next one is read."""
+    assert asked_for(hook, [full_page(0)[::-1], [listed_at(5, "t-1", "a cup")]]) == (2, ["t-1"])
+
+
+def test_list_without_end(hook: VapHook) -> None:
+    """However many pages a server makes up, a search ends."""
+    number, question = asked_for(hook, [full_page(10_000, n) for n in range(300)])
+    assert number == 200
+    assert "it does not reach back" in question
+
+
+@pytest.mark.parametrize(
+    ("seconds", "offset", "found"),
+    [
+        (2, 0, True),
+        (-3, 0, True),
+        (2, 8, None),
+        (2, 600, None),
+        (599, 600, True),
+        (-598, -600, True),
+        (-30, 0, None),
+        (-61, 0, False),
+        (-61 + 600, 600, False),
+        (-61 - 600, -600, False),
+    ],
+)
+def test_equal_request_by_its_time(hook: VapHook, seconds: float, offset: float, found: bool | None) -> None:
+    """An equal task is taken if it is younger by the provider's clock; if ours alone says so, it is asked."""
+    hook.clock_offset = offset
+    _, answer = asked_for(hook, [[listed_at(seconds, "t-1", "a cup")]])
+    if found is None:
+        assert "'t-1' was made from the same, and may be older" in answer
+    else:
+        assert answer == (["t-1"] if found else [])
+
+
+def test_listed_id_that_cannot_be_one(hook: VapHook) -> None:
+    """What is listed under no id at all is neither adopted nor taken to be absent."""
+    _, question = asked_for(hook, [[listed_at(2, "../t 1", "a cup")]])
+    assert "lists it as '../t 1', which cannot be an id" in question

@@ -166,9 +166,9 @@ def test_an_error_after_acceptance_was_billed(vap, kling, media_simulator: Simul
 
 def test_hang_and_latency(vap, media_simulator: Simulator):
     """A hanging submission is accepted at once and answered late; latency delays a request."""
-    media_simulator.fault("hang", delay=0.3, count=1)
+    media_simulator.fault("hang", delay=30, count=1)
     with pytest.raises(httpx.ReadTimeout):
-        vap.post("/v3/tasks", json=IMAGE, timeout=0.1)
+        vap.post("/v3/tasks", json=IMAGE, timeout=httpx.Timeout(10, read=0.5))
     assert len(media_simulator.ledger()) == 1
     media_simulator.fault("latency", delay=0.2, count=1)
     before = time.monotonic()

@@ -178,10 +178,11 @@ def test_veo_batch(runs: dict[str, Run], simulator: Simulator) -> None:
     run = runs["veo"]
     assert run.end() == "success"
     assert run.states("video") == ["success", "success", "failed", "success", "success"]
-    # Airflow itself adds a try for each deferral that it loses between two states (apache/airflow#71580).
+    # Airflow itself adds a try for each state that it loses (apache/airflow#71580): it ends in the same way.
     logged = run.log("video", 2)
-    assert run.instances("video")[2]["try_number"] == 1 + run.lost("video", 2), logged
-    assert logged.count("MediaModerationError: ") == 1, logged
+    lost = run.lost("video", 2)
+    assert run.instances("video")[2]["try_number"] == 1 + lost, logged
+    assert 1 <= logged.count("MediaModerationError: ") <= 1 + lost, logged
     assert run.result("list_videos") == [run.result("video", index)["url"] for index in (0, 1, 3, 4)]
     assert run.result("video", 2) is None
     assert paid(simulator, "no moderation")["operation"] == "veo/text_to_video"

@@ -12,11 +12,16 @@ export const isUnderWay = (item) => item.status === "running" || item.status ===
 export function titleOf(item) {
   if (item.prompt) return item.prompt;
   if (item.batch) return `${item.task_id}: a batch of ${item.batch.total}`;
-  return item.operation ? item.operation.replaceAll("_", " ") : item.task_id;
+  return item.operation ? item.operation.replaceAll("_", " ") : item.number === undefined ? item.task_id : `${item.task_id}, request ${item.number}`;
 }
 
 export function chip(status, text) {
   return el("span", { class: `chip ${status}` }, symbol(status), el("span", { text: text || status }));
+}
+
+export function unreadableNote(item) {
+  return el("div", { class: "note" }, symbol("unreadable"), el("b", { text: "Cannot be shown" }),
+    el("p", { class: "words", text: "What this task has left is not what this package writes." }), el("p", { class: "words mono", text: item.unreadable }));
 }
 
 function firstFile(item) {
@@ -58,14 +63,15 @@ function batchNote({ total, succeeded, failed, submitted }) {
 
 export function stage(item) {
   const box = el("div", { class: "stage" });
-  if (item.batch) {
+  if (item.status === "unreadable") {
+    box.append(unreadableNote(item));
+  } else if (item.batch) {
     box.append(batchNote(item.batch));
   } else if (item.status === "succeeded" && item.files.length) {
     const file = firstFile(item);
     box.append(player(file, titleOf(item), false));
     if (kindOf(file) === "video" && file.duration) box.append(el("span", { class: "mark", text: duration(file.duration) }));
-    const count = item.files.filter((one) => one.kind !== "thumbnail").length;
-    if (count > 1) box.append(el("span", { class: "mark left", text: `${count} files` }));
+    if (item.file_count > 1) box.append(el("span", { class: "mark left", text: `${item.file_count} files` }));
   } else if (item.status === "succeeded") {
     box.append(el("div", { class: "note" }, symbol("file"), el("b", { text: "No files" })));
   } else if (item.status === "unknown") {
@@ -86,6 +92,7 @@ export function stage(item) {
 
 export function card(item, open) {
   const facts = [item.provider, item.model, item.seconds === null ? null : duration(item.seconds), price(item.cost)];
+  const unchecked = item.files.map((file) => file.checked).find(Boolean);
   const where = [item.dag_id, item.name || (item.map_index >= 0 ? `${item.task_id} [${item.map_index}]` : item.task_id)].join(" / ");
   const when = age(item.finished_at || item.submitted_at || item.started_at);
   const href = itemHref(item);
@@ -94,7 +101,8 @@ export function card(item, open) {
     item.status === "succeeded" && !item.batch ? null : chip(item.batch && item.status === "succeeded" ? "batch" : item.status),
     el("div", { class: "caption" },
       el("p", { class: "prompt" }, el("a", { href, onclick: (event) => open(event, href), text: titleOf(item) })),
-      el("p", { class: "facts" }, facts.filter(Boolean).map((fact) => el("span", { text: fact }))),
+      el("p", { class: "facts" }, facts.filter(Boolean).map((fact) => el("span", { text: fact })),
+        unchecked ? el("span", { title: unchecked, text: "not checked" }) : null),
       el("p", { class: "where" }, item.number === undefined
         ? el("a", { class: "over", href: AIRFLOW + item.links.task, target: "_top", title: `${where}, ${item.run_id}`, text: where })
         : el("span", { text: `request ${item.number}` }), when ? el("span", { class: "when", text: when }) : null)));

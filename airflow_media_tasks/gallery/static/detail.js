@@ -1,7 +1,7 @@
 // Everything about one item, and what can be done about it.
 
-import { AIRFLOW, BASE, ask, button, copyButton, el, query, say, symbol, trouble } from "./elements.js";
-import { card, chip, isUnderWay, itemHref, keyOf, stage, titleOf } from "./cards.js";
+import { AIRFLOW, BASE, ask, button, copyButton, el, query, rootsNote, say, symbol, trouble } from "./elements.js";
+import { card, chip, isUnderWay, itemHref, keyOf, stage, titleOf, unreadableNote } from "./cards.js";
 import { fileHref, player } from "./media.js";
 import { duration, moment, price, size } from "./words.js";
 
@@ -23,10 +23,12 @@ function values(object) {
 function fileFigure(file, label) {
   const shape = file.width && file.height ? `${file.width} × ${file.height} px` : null;
   const lines = [file.content_type || file.kind, shape, file.duration ? duration(file.duration) : null, size(file.size), file.watermarked ? "watermarked" : null, file.landed ? "landed" : null];
-  const expiry = !file.landed && file.expires_at ? `${file.expired ? "expired" : "expires"} ${moment(file.expires_at)}` : null;
+  const expiry = (!file.landed || file.why) && file.expires_at ? `${file.expired ? "expired" : "expires"} ${moment(file.expires_at)}` : null;
   return el("figure", {}, player(file, label, true), el("figcaption", {},
     lines.concat(expiry).filter(Boolean).map((text) => el("span", { text })),
     file.src ? el("a", { class: "link", href: fileHref(file.src), download: "", target: "_blank", rel: "noopener noreferrer" }, symbol("download"), "Download") : null,
+    file.checked ? el("span", { class: "path", text: file.checked }) : null,
+    file.why ? el("span", { class: "path", text: file.why }) : null,
     file.path ? el("span", { class: "path mono", text: file.path }) : null,
     file.sha256 ? el("span", { class: "path mono", text: `sha256 ${file.sha256}` }) : null));
 }
@@ -44,7 +46,7 @@ function question(item, again) {
   const act = async (what, extra) => {
     box.replaceChildren(el("p", { role: "status", text: "Writing it down" }));
     try {
-      const body = JSON.stringify({ ...keyOf(item), ...extra });
+      const body = JSON.stringify({ ...keyOf(item), client_ref: item.client_ref, ...extra });
       await ask(`api/${what}`, { method: "POST", body, headers: { "Content-Type": "application/json", "X-Media-Tasks": "1" } });
     } catch (error) {
       box.replaceChildren(trouble(error, () => draw()));
@@ -173,7 +175,7 @@ export class Detail {
     } catch (error) {
       if (!this.shown) return;
       this.show(head, [error.status === 404
-        ? el("div", { class: "empty" }, symbol("image"), el("h2", { text: "No media here" }), el("p", { text: "This task has not generated anything." }))
+        ? el("div", { class: "empty" }, symbol("image"), el("h2", { text: "No media here" }), el("p", { text: this.params.has("number") ? error.message : "This task has not generated anything." }))
         : trouble(error, () => this.load())]);
       return;
     }
@@ -203,9 +205,11 @@ export class Detail {
   }
 
   media(item, label) {
-    const media = el("div", { class: "files" });
-    if (item.batch) {
-      media.append(this.requests.items.length ? this.requests.list : el("p", { class: "hint", text: isUnderWay(item) ? "Results come when the batch ends." : "The file of results cannot be read." }), this.requests.more);
+    const media = el("div", { class: "files" }, item.setting ? rootsNote(item.setting) : null);
+    if (item.status === "unreadable") {
+      media.append(el("figure", { class: "still" }, unreadableNote(item)));
+    } else if (item.batch) {
+      media.append(this.requests.items.length ? this.requests.list : el("p", { class: "hint", text: isUnderWay(item) ? "Results come when the batch ends." : item.batch.why || "The file of results cannot be read." }), this.requests.more);
     } else if (item.files.length) {
       media.append(...item.files.map((file) => fileFigure(file, label)));
     } else if (isUnderWay(item)) {
@@ -227,7 +231,7 @@ export class Detail {
       el("div", { class: "title" }, el("p", {}, chip(item.status)), el("h2", { text: label })),
       item.status === "unknown" ? question(item, () => this.load()) : item.error ? errorBox(item.error) : null,
       batch ? section("Batch", stage(item).firstChild, facts([["results", mono(batch.results)], ...Object.entries(batch.errors || {})])) : null,
-      section("How it was made", facts([
+      item.unreadable ? null : section("How it was made", facts([
         ["provider", item.provider], ["model", item.model], ["operation", item.operation], ["cost", price(item.cost)],
         ["took", duration(item.seconds)], ["submitted", moment(item.submitted_at)], ["finished", moment(item.finished_at)],
         ["media_task_id", mono(item.media_task_id)], ["connection", item.media_conn_id]])),

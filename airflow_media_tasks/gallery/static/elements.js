@@ -30,6 +30,7 @@ const DRAWINGS = {
   audio: "M4 10v4M8 7v10M12 4v16M16 8v8M20 10.5v3",
   file: "M6 3.5h8l4 4v13H6zM14 3.5v4h4",
   gone: "M4 5h16v14H4zM4 5l16 14",
+  unreadable: "M6 3.5h8l4 4v13H6zM9.5 10.5l5 5M14.5 10.5l-5 5",
   back: "M14.5 5.5L8 12l6.5 6.5",
   next: "M9.5 5.5L16 12l-6.5 6.5",
   copy: "M8.5 8.5h11v11h-11zM15.5 5v-.5h-11v11H5",
@@ -86,6 +87,16 @@ export function query(values) {
 export function trouble(error, again) {
   return el("div", { class: "trouble", role: "alert" }, symbol("failed"), el("p", { text: error.message }),
     again ? button({ onclick: again }, null, "Try again") : null);
+}
+
+// What to set so that landed files are sent from where they are; *line* is of the API server's configuration.
+export function rootsNote(line) {
+  const text = `[media_tasks]\n${line}`;
+  return el("section", { class: "box roots", "aria-label": "Landed files are not sent yet" },
+    el("strong", { text: "Landed files are not sent yet" }),
+    el("p", { text: "The API server sends files only from places that its configuration names, and it names none. Until then what you see comes from the providers, for as long as they keep it. What is here has landed below:" }),
+    el("pre", { tabindex: "0", "aria-label": "What to set", text }),
+    el("div", { class: "tools" }, copyButton("Copy these lines", text), el("small", { text: "Look at them first: they are made of what these tasks say. Then restart the API server." })));
 }
 
 export function copyButton(label, text) {

@@ -1,6 +1,6 @@
 // The grid: a page of filters, totals and cards, which stays as it is while its items are looked at one by one.
 
-import { BASE, ask, button, copyButton, el, query, say, symbol, trouble } from "./elements.js";
+import { BASE, ask, button, copyButton, el, query, rootsNote, say, symbol, trouble } from "./elements.js";
 import { card, isUnderWay, keyOf, nameOf } from "./cards.js";
 import { duration, moment, spentText } from "./words.js";
 
@@ -131,7 +131,7 @@ export class Grid {
       this.draw([trouble(error, () => this.load())]);
       return;
     }
-    this.draw(this.items.length ? [this.list, this.more] : [emptyState(this.filters, this.go)]);
+    this.draw(this.items.length ? [this.setting ? rootsNote(this.setting) : null, this.list, this.more].filter(Boolean) : [emptyState(this.filters, this.go)]);
     if (this.shown) say(this.items.length ? `${this.items.length} shown${this.cursor ? ", and there are more" : ""}` : "Nothing to show");
     this.seen.observe(this.more);
     this.count();
@@ -175,6 +175,7 @@ export class Grid {
     this.items.push(...page.items);
     this.cursor = page.cursor;
     this.lookedBackTo = page.looked_back_to;
+    this.setting = page.setting;
     // The next one comes while this one is looked at.
     this.ahead = page.cursor ? this.ask(page.cursor).catch((error) => error) : null;
     const back = page.cursor && page.looked_back_to ? `Looked back to ${moment(page.looked_back_to)}` : "";

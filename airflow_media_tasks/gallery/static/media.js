@@ -18,7 +18,7 @@ function whenSeen(node, act) {
 }
 
 function gone(file) {
-  const text = file.expired || !file.src ? "The provider has deleted this file, and it was not landed." : "This file cannot be shown.";
+  const text = file.why || (file.expired || !file.src ? "The provider has deleted this file, and it was not landed." : "This file cannot be shown.");
   return el("div", { class: "note" }, symbol("gone"), el("b", { text: "Not available" }), el("p", { class: "words", text }));
 }
 

@@ -21,6 +21,7 @@ export function age(time) {
 // In the time zone that is chosen in Airflow, and in its form.
 export function moment(time) {
   if (!time) return null;
+  if (Number.isNaN(Date.parse(time))) return String(time);
   let zone;
   try { zone = (localStorage.getItem("timezone") || "").replaceAll('"', "") || undefined; } catch { /* no storage */ }
   if (zone === "local") zone = undefined;

@@ -21,7 +21,7 @@ from scenarios import SCENARIOS, SHAKEN, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.operators import MediaTaskOperator
-from airflow_media_tasks.submission import Record
+from airflow_media_tasks.records import Record
 from airflow_media_tasks.task import MediaTask, MediaTaskError
 
 
@@ -164,10 +164,11 @@ def dag_of(scenario: Scenario) -> DAG:
                 "priority_weight": 1 if scenario in SHAKEN else 10,
                 **scenario.options,
             }
-            if scenario.single:
+            modes = scenario.modes_of(provider)
+            if "single" in modes:
                 [request] = scenario.requests(provider, "single")
                 HurtOperator(task_id=f"{provider}_single", arguments=request, **usual)
-            if scenario.mapped:
+            if "mapped" in modes:
                 HurtOperator.partial(task_id=f"{provider}_mapped", **usual).expand(
                     arguments=scenario.requests(provider, "mapped")
                 )

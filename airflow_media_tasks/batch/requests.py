@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections import Counter
@@ -13,8 +14,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.records import KEY_LENGTH, Record, key_of
-from airflow_media_tasks.submission import fingerprint, recordable
+from airflow_media_tasks.records import KEY_LENGTH, Record, fingerprint, key_of, recordable
 from airflow_media_tasks.task import (
     MediaFundsError,
     MediaProviderError,
@@ -153,17 +153,19 @@ class Requests:
 
 
 def _lines(path: str, first: int) -> Iterator[tuple[int, str, Any]]:
-    """The JSON values of a file, one a line; empty lines are passed over, and so is a byte order mark."""
+    """The JSON values of a file, one a line; empty lines are passed over."""
     number = 0
     try:
-        with ObjectStoragePath(path).open("r", encoding="utf-8-sig") as lines:
+        with ObjectStoragePath(path).open("r", encoding="utf-8") as lines:
             for line_number, line in enumerate(lines, 1):
-                if not line.strip():
+                # Spreadsheets write a byte order mark, and files put one behind the other keep each its own.
+                text = line.strip("\ufeff \t\r\n")
+                if not text:
                     continue
                 if number >= first:
                     where = f"line {line_number} of {shown(path)}"
                     try:
-                        one = json.loads(line)
+                        one = json.loads(text)
                     except (ValueError, RecursionError) as error:
                         one = MediaRequestError(f"it is no JSON object: {error}")
                     yield number, where, one
@@ -214,6 +216,7 @@ class Summary:
     """What the manifest says of all lines of the results together."""
 
     def __init__(self) -> None:
+        self._hash, self._size = hashlib.sha256(), 0
         self._total = self._submitted = self._succeeded = 0
         self._errors: Counter[str] = Counter()
         self._operations: set[str] = set()
@@ -221,8 +224,12 @@ class Summary:
         self._paths: list[str] = []
         self._cost, self._money = costs.Sums(), costs.Sums()
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """One more line."""
+    def add(self, line: Mapping[str, Any]) -> str:
+        """One more line; its text in the file of results."""
+        text = json.dumps(line, ensure_ascii=False) + "\n"
+        content = text.encode()
+        self._hash.update(content)
+        self._size += len(content)
         self._total += 1
         self._submitted += line["media_task_id"] is not None
         self._operations.add(line["operation"])
@@ -230,15 +237,19 @@ class Summary:
         self._money.add((line["cost"] or {}).get("money"))
         if line["error"] is not None:
             self._errors[line["error"]["type"]] += 1
-            return
+            return text
         self._succeeded += 1
         self._urls += line["urls"][: _NAMED - len(self._urls)]
         paths = [file["path"] for file in line["files"] if file.get("path")]
         self._paths += paths[: _NAMED - len(self._paths)]
+        return text
 
     def told(self) -> dict[str, Any]:
         """All together."""
         return {
+            # By these the gallery knows the file of results again, wherever others may write to it.
+            "results_sha256": self._hash.hexdigest(),
+            "results_size": self._size,
             "total": self._total,
             "submitted": self._submitted,
             "succeeded": self._succeeded,

@@ -18,6 +18,7 @@ import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow_media_tasks.records import KEY, PAGE, Entries, Record, key_of
@@ -90,7 +91,9 @@ class State:
             numbers = [*(getattr(state, name) for name in _WHOLE), *state.again, *state.open]
             if not all(type(number) is int and number >= 0 for number in numbers) or state.kept < state.total:
                 raise ValueError("a number is none, or out of its range")
-        except (TypeError, ValueError) as error:
+            for moment in (state.began, state.refused_since or 0.0):
+                datetime.fromtimestamp(moment, timezone.utc)
+        except (TypeError, ValueError, OverflowError, OSError) as error:
             raise MediaTaskError(
                 f"the entry {BATCH!r} in this task's state store cannot be read, so nothing is submitted: "
                 f"{error}; it holds {shown(value, 300)}"

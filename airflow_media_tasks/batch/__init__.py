@@ -1,0 +1,1 @@
+"""What stands behind `GenerateMediaBatchOperator`: many requests in one Airflow task."""

@@ -1,0 +1,201 @@
+"""What has ended of a batch is landed and noted."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from airflow_media_tasks import costs, storage
+from airflow_media_tasks.batch.batch import THREADS, Batch, Stand
+from airflow_media_tasks.batch.requests import Request
+from airflow_media_tasks.records import Record, asked, now, recordable, threads
+from airflow_media_tasks.task import (
+    MediaNotFoundError,
+    MediaRequestError,
+    MediaTask,
+    MediaTaskError,
+    MediaTaskTimeout,
+    TaskStatus,
+)
+from airflow_media_tasks.triggers import numbers_of
+from airflow_media_tasks.waiting import made_by
+
+
+TOLD_EVERY = 15.0
+"""Seconds after which the log says again how far the batch is."""
+_KEPT = ("id", "status", "url", "urls", "files", "cost", "created_at", "finished_at")
+
+
+class Settling:
+    """Ends requests of a *batch*: lands what they have made, and notes what became of them."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.patience = threading.Event()
+        self._told = time.monotonic()
+
+    def settle(self, event: Mapping[str, Mapping[int, int]]) -> None:
+        """Notes and lands what has ended, page by page."""
+        self.patience.clear()
+        for page in self.batch.state.open:
+            numbers = [
+                number
+                for name in ("ended", "gave_up")
+                for number in numbers_of(page, event[name].get(page, 0))
+                if self.batch.stand(self.batch.pages[number]) is Stand.WAITING
+            ]
+            if numbers:
+                self._settle_page(numbers)
+        self.batch.state.open = [page for page in self.batch.state.open if self._is_under_way(page)]
+        self.batch.write()
+
+    def _is_under_way(self, page: int) -> bool:
+        records = self.batch.pages.page(page).values()
+        return any(self.batch.stand(record) is Stand.WAITING for record in records)
+
+    def _settle_page(self, numbers: Sequence[int]) -> None:
+        records = {number: record for number in numbers if (record := self.batch.pages[number]) is not None}
+        tasks, troubles = self._read([str(record.media_task_id) for record in records.values()])
+        requests = {one.number: one for one in self.batch.requests.some(self.batch.pages.keys(list(records)))}
+        with ThreadPoolExecutor(threads(THREADS), thread_name_prefix="landing") as pool:
+            landings = {}
+            for number, record in records.items():
+                task = tasks.get(str(record.media_task_id))
+                if task is None or not task.status.is_terminal:
+                    self._gave_up(number, record, task, troubles.get(str(record.media_task_id)))
+                    continue
+                result = self._result(requests[number], record, task)
+                landings[pool.submit(self._land, requests[number], result, task)] = (number, record, task)
+            for landing in as_completed(landings):
+                number, record, task = landings[landing]
+                self.batch.state.waiting -= 1
+                self._ended(requests[number], record, task, *landing.result())
+                self._tell()
+
+    def _read(self, media_task_ids: Sequence[str]) -> tuple[dict[str, MediaTask], dict[str, MediaTaskError]]:
+        """The tasks as they are now, and what is wrong with an id that cannot even be asked for."""
+        try:
+            return self.batch.hook.get_tasks(media_task_ids), {}
+        except MediaRequestError:
+            tasks: dict[str, MediaTask] = {}
+            troubles: dict[str, MediaTaskError] = {}
+            for media_task_id in media_task_ids:
+                try:
+                    tasks |= self.batch.hook.get_tasks([media_task_id])
+                except MediaRequestError as error:
+                    troubles[media_task_id] = error
+            return tasks, troubles
+
+    def _gave_up(
+        self, number: int, record: Record, task: MediaTask | None, trouble: MediaTaskError | None
+    ) -> None:
+        """A task that this try does not wait for any longer; it may yet end well, and the next try looks."""
+        error: MediaTaskError
+        if task is None:
+            error = trouble or MediaNotFoundError(
+                f"{self.batch.hook.conn_type} does not show {record.media_task_id} at present",
+                provider=self.batch.hook.conn_type,
+                media_task_id=record.media_task_id,
+            )
+            # A person may give it up.
+            record = asked(record)
+        else:
+            error = MediaTaskTimeout(
+                f"{task.id} is still {task.status} (the provider's word: {task.status_word!r}); it was not "
+                "cancelled and may still finish and be billed, and the next try waits for it again",
+                code="timeout",
+                media_task_id=task.id,
+            )
+        self.batch.log.warning("request %d: %s", number, error)
+        failed = dataclasses.replace(record, failure=type(error).__name__)
+        self.batch.pages[number] = self.batch.pages.end(failed, {"error": error.to_dict()})
+        self.batch.state.waiting -= 1
+        self.batch.state.failed += 1
+
+    def end(self, request: Request, record: Record, task: MediaTask) -> None:
+        """Lands what *task* made, if that is wanted, and notes what became of the request."""
+        result = self._result(request, record, task)
+        self._ended(request, record, task, *self._land(request, result, task))
+
+    def _result(self, request: Request, record: Record, task: MediaTask) -> dict[str, Any]:
+        arguments = recordable(request.arguments)
+        return {
+            **dataclasses.replace(task, operation=record.operation).to_dict(),
+            "media_conn_id": record.media_conn_id,
+            "provider": record.provider,
+            "arguments": arguments,
+            "model": arguments.get("model"),
+            "cost": self.batch.guards.prices.told(record.operation, task),
+            "submitted_at": record.submitted_after,
+            "finished_at": record.finished_at or now().isoformat(),
+            "made_by": {**made_by(self.batch.context), "request": request.number},
+        }
+
+    def _land(
+        self, request: Request, result: dict[str, Any], task: MediaTask
+    ) -> tuple[dict[str, Any], MediaTaskError | None]:
+        """*result* with where its files are now, and what kept them from landing."""
+        if (
+            task.error is not None
+            or task.status is not TaskStatus.SUCCEEDED
+            or self.batch.operator.save_to is None
+        ):
+            return result, task.error
+        to = self.batch.operator.place_of(
+            self.batch.context, self.batch.operator.save_to, request=request.number
+        )
+        made = storage.made_of(result, [self.batch.hook.media_conn_id])
+        try:
+            (landed,) = storage.land(made, to, self.batch.log, self.batch.decoder, patience=self.patience)
+        except MediaTaskError as trouble:
+            return result, trouble
+        return storage.with_landed(result, landed), None
+
+    def _ended(
+        self,
+        request: Request,
+        record: Record,
+        task: MediaTask,
+        result: dict[str, Any],
+        error: MediaTaskError | None,
+    ) -> None:
+        if record.finished_at is None:
+            costs.count(result["cost"], task, record, self.batch.context)
+        if error is not None:
+            self.batch.log.warning("request %d: %s", request.number, error)
+        record = self.batch.guards.settle(record, request.arguments, task)
+        made_it = task.status is TaskStatus.SUCCEEDED and task.error is None
+        record = dataclasses.replace(
+            record,
+            # What was made and has not landed is what a clear, too, goes on with.
+            phase="adopted" if made_it and error is not None else "finished",
+            generation=self.batch.generation,
+            finished_at=result["finished_at"],
+            failure=None if error is None else type(error).__name__,
+        )
+        kept = {name: value for name, value in result.items() if name in _KEPT}
+        made = {"result": kept, "error": None if error is None else error.to_dict()}
+        self.batch.pages[request.number] = self.batch.pages.end(record, made)
+        self.batch.state.succeeded += error is None
+        self.batch.state.failed += error is not None
+        self.batch.state.landed += sum("path" in file for file in result["files"])
+
+    def _tell(self) -> None:
+        """A line now and then, for whoever watches."""
+        now = time.monotonic()
+        if now - self._told < TOLD_EVERY:
+            return
+        self._told = now
+        state = self.batch.state
+        self.batch.log.info(
+            "%d of %d requests have ended (%d failed), %d files have landed; %d are under way",
+            state.succeeded + state.failed,
+            state.total,
+            state.failed,
+            state.landed,
+            state.waiting,
+        )

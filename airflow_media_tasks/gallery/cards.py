@@ -1,0 +1,383 @@
+"""What the page shows of a task instance, made of what it has left; nothing here asks anybody."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pkgutil import resolve_name
+from typing import Any
+from urllib.parse import urlencode
+
+from airflow_media_tasks.gallery import files, roots, schema
+from airflow_media_tasks.gallery.schema import Unreadable
+from airflow_media_tasks.get_provider_info import get_provider_info
+from airflow_media_tasks.hooks.base import MediaHook
+
+
+URL_LENGTH = 8192
+"""Characters of an address that is loaded."""
+PROMPT_SHOWN, TEXT_SHOWN = 500, 250
+"""Characters of a text on a card; the detail view has all of it."""
+
+Json = dict[str, Any]
+
+ADVICE = {
+    "MediaAuthError": "Look at the key in the connection, then clear the task.",
+    "MediaFundsError": "Charge the account or raise the limit, then clear the task. Nothing was paid.",
+    "MediaRateLimitError": "Clear the task later; an Airflow pool keeps an account within its limits.",
+    "MediaConcurrencyError": "Clear the task later; an Airflow pool keeps an account within its limits.",
+    "MediaModerationError": "Change the prompt or the source: the same request would be refused again.",
+    "MediaRequestError": "Correct the argument that the message names.",
+    "MediaNotFoundError": "The provider does not know this task. Clear it to look again; after `airflow "
+    "media-tasks resubmit` a clear makes a new one, which is paid.",
+    "MediaExpiredError": "The files are gone at the provider. Clear the task to make them anew, and pay.",
+    "MediaProviderError": "The provider's fault: clear the task. What was paid is not paid again.",
+    "MediaTaskFailed": "Clear the task to submit it again.",
+    "MediaTaskTimeout": "It may still finish: clear the task and it goes on waiting, without paying.",
+    "SubmissionOutcomeUnknown": "Adopt the task that it became, or submit anew, which may pay twice.",
+}
+
+Left = Mapping[str, Any]
+"""What a task instance has left, as JSON by name: `result`, `record`, `error`, `manifest`; an Unreadable, if
+that is what it is, or nothing."""
+
+
+def card_of(instance: Mapping[str, Any], left: Left) -> Json | None:
+    """The page's item for a task instance, or None if it makes no media."""
+    try:
+        for value in left.values():
+            if isinstance(value, Unreadable):
+                raise value
+        made = _succeeded(instance, left) if instance["state"] == "success" else _unfinished(instance, left)
+        return None if made is None else _item(instance, made)
+    except Unreadable as error:
+        return _item(instance, {**_nothing(), "status": "unreadable", "unreadable": str(error)})
+
+
+def _succeeded(instance: Mapping[str, Any], left: Left) -> Json | None:
+    result = left.get("result")
+    if isinstance(result, dict) and {"results", "total"} <= result.keys():
+        return _of_batch(schema.read(schema.Manifest, result))
+    if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
+        return _of_result(instance, schema.read(schema.Result, result))
+    return None
+
+
+def key_of(instance: Mapping[str, Any]) -> Json:
+    """What names a task instance."""
+    return {
+        "dag_id": instance["dag_id"],
+        "run_id": instance["dag_run_id"],
+        "task_id": instance["task_id"],
+        "map_index": instance["map_index"],
+    }
+
+
+def _item(instance: Mapping[str, Any], made: Json) -> Json:
+    """What is known of every task instance, and what is *made* of this one."""
+    hook = _hook_of(made["provider"])
+    dag, run = f"/dags/{_q(instance['dag_id'])}", f"/runs/{_q(instance['dag_run_id'])}"
+    task = f"{dag}{run}/tasks/{_q(instance['task_id'])}"
+    if instance["map_index"] >= 0:
+        task += f"/mapped/{instance['map_index']}"
+    return {
+        **key_of(instance),
+        "try_number": instance["try_number"],
+        "operator": instance["operator_name"],
+        "name": instance.get("rendered_map_index"),
+        "airflow_state": instance["state"],
+        "started_at": instance["start_date"],
+        "links": {"dag": dag, "run": dag + run, "task": task, "console": hook and hook.console_url},
+        **made,
+    }
+
+
+def _q(text: str) -> str:
+    return urlencode({"": text})[1:].replace("+", "%20")
+
+
+def _nothing() -> Json:
+    """What every item says, where there is nothing to say."""
+    return {
+        "status": "queued",
+        "kind": "file",
+        "provider": None,
+        "operation": None,
+        "model": None,
+        "media_conn_id": None,
+        "media_task_id": None,
+        "client_ref": None,
+        "prompt": None,
+        "arguments": {},
+        "submitted_at": None,
+        "finished_at": None,
+        "seconds": None,
+        "expected_seconds": None,
+        "cost": None,
+        "files": [],
+        "file_count": 0,
+        "error": None,
+        "candidates": [],
+        "batch": None,
+        "reference": None,
+        "unreadable": None,
+    }
+
+
+def _of_result(instance: Mapping[str, Any], result: schema.Result) -> Json:
+    arguments = result.arguments or {}
+    shown = [_file(instance, number, file) for number, file in enumerate(result.files)]
+    task = instance["task_id"]
+    mapped = f", map_indexes={instance['map_index']}" if instance["map_index"] >= 0 else ""
+    return {
+        **_nothing(),
+        "status": "succeeded",
+        "kind": _kind(shown),
+        "provider": result.provider,
+        "operation": result.operation,
+        "model": result.model,
+        "media_conn_id": result.media_conn_id,
+        "media_task_id": result.id,
+        "prompt": _prompt(arguments),
+        "arguments": arguments,
+        "submitted_at": result.submitted_at,
+        "finished_at": result.finished_at or instance["end_date"],
+        "seconds": _seconds(result.submitted_at, result.finished_at),
+        "cost": _cost(result.cost),
+        "files": shown,
+        "file_count": _count(shown),
+        "reference": f"{{{{ ti.xcom_pull(task_ids='{task}'{mapped})['url'] }}}}",
+    }
+
+
+def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
+    said, manifest = left.get("error"), left.get("manifest")
+    error = schema.read(schema.Error, said) if isinstance(said, dict) else None
+    if isinstance(manifest, dict):
+        return {**_of_batch(schema.read(schema.Manifest, manifest)), "error": _error(error)}
+    fields = instance.get("rendered_fields")
+    rendered = fields if isinstance(fields, dict) else {}
+    noted = left.get("record")
+    if not isinstance(noted, dict) and error is None and "media_conn_id" not in rendered:
+        return None
+    known = noted if isinstance(noted, dict) else {}
+    if not isinstance(known.get("arguments"), dict):
+        given = rendered.get("arguments")
+        asked = {**(given if isinstance(given, dict) else {}), "prompt": rendered.get("prompt")}
+        known = {**known, "arguments": {name: value for name, value in asked.items() if value is not None}}
+    record = schema.read(schema.Record, known)
+    arguments = record.arguments or {}
+    state = instance["state"]
+    failed = state in ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
+    status = "failed" if failed else "running" if record.media_task_id else "queued"
+    shown = error if failed else None
+    if shown and shown.type == "SubmissionOutcomeUnknown" and record.phase == "intent":
+        status = "unknown"
+    operation = record.operation or _text(rendered.get("operation"))
+    return {
+        **_nothing(),
+        "status": status,
+        "kind": _kind_of_operation(operation or instance["operator_name"] or ""),
+        "provider": record.provider,
+        "operation": operation,
+        "model": _text(arguments.get("model")),
+        "media_conn_id": record.media_conn_id or _text(rendered.get("media_conn_id")),
+        "media_task_id": record.media_task_id,
+        "client_ref": record.client_ref if status == "unknown" else None,
+        "prompt": _prompt(arguments),
+        "arguments": arguments,
+        "submitted_at": record.submitted_after,
+        "finished_at": instance["end_date"] if failed else None,
+        "expected_seconds": _expected(record.provider, operation),
+        "error": _error(shown),
+        "candidates": [one.model_dump() for one in shown.candidates] if shown and status == "unknown" else [],
+    }
+
+
+def _of_batch(manifest: schema.Manifest) -> Json:
+    told = ("total", "submitted", "succeeded", "failed", "errors", "results")
+    return {
+        **_nothing(),
+        "status": "succeeded" if manifest.succeeded else "failed",
+        "kind": "batch",
+        "provider": manifest.provider,
+        "operation": manifest.operation,
+        "media_conn_id": manifest.media_conn_id,
+        "batch": {
+            **{name: getattr(manifest, name) for name in told},
+            "cost": [cost.model_dump() for cost in manifest.cost],
+            "why": _why_not(manifest.results, manifest.results_sha256, manifest.results_size, None),
+        },
+    }
+
+
+def request_of(item: Mapping[str, Any], number: int, line: Any) -> Json:
+    """The item of the request with this *number* of a batch; *line* is what the batch's results say of it."""
+    own = {**_nothing(), "number": number}
+    try:
+        if isinstance(line, Unreadable):
+            raise line
+        read = schema.read(schema.Line, line)
+        if read.number != number:
+            raise Unreadable(f"number: it is {read.number}")
+    except Unreadable as error:
+        return {**item, **own, "status": "unreadable", "unreadable": str(error)}
+    instance = {**item, "dag_run_id": item["run_id"]}
+    shown = [_file(instance, place, file, number) for place, file in enumerate(read.files or [])]
+    arguments = read.arguments or {}
+    return {
+        **item,
+        **own,
+        "status": "failed" if read.error else "succeeded",
+        "kind": _kind(shown) if shown else _kind_of_operation(read.operation or ""),
+        "provider": item["provider"],
+        "operation": read.operation,
+        "model": _text(arguments.get("model")),
+        "media_conn_id": item["media_conn_id"],
+        "media_task_id": read.media_task_id,
+        "prompt": _prompt(arguments),
+        "arguments": arguments,
+        "submitted_at": read.submitted_at,
+        "finished_at": read.finished_at,
+        "seconds": _seconds(read.submitted_at, read.finished_at),
+        "cost": _cost(read.cost),
+        "files": shown,
+        "file_count": _count(shown),
+        "error": _error(read.error),
+    }
+
+
+def on_a_card(item: Mapping[str, Any]) -> Json:
+    """What of *item* a list of many needs: one file, and the beginnings of its texts."""
+    good = [file for file in item["files"] if file["kind"] != "thumbnail" and not file["watermarked"]]
+    shown = (good or item["files"])[:1]
+    error = item["error"]
+    return {
+        **{name: _cut(value) for name, value in item.items()},
+        "prompt": _cut(item["prompt"], PROMPT_SHOWN),
+        "arguments": {},
+        "files": [
+            {**{name: _cut(value) for name, value in file.items()}, "src": file["src"]} for file in shown
+        ],
+        "error": error and {name: _cut(value) for name, value in error.items()},
+        "candidates": [{"id": _cut(one["id"])} for one in item["candidates"]],
+        "batch": item["batch"] and {**item["batch"], "errors": {}, "items": []},
+    }
+
+
+def _cut(value: Any, length: int = TEXT_SHOWN) -> Any:
+    return f"{value[:length]}..." if isinstance(value, str) and len(value) > length else value
+
+
+def _file(instance: Mapping[str, Any], number: int, file: schema.File, request: int | None = None) -> Json:
+    expires = None if file.expires_at is None else datetime.fromisoformat(file.expires_at)
+    expired = expires is not None and expires <= datetime.now(timezone.utc)
+    landed, url = file.path is not None, file.url or ""
+    why = _why_not(file.path, file.sha256, file.size, file.ends_sha256) if file.path is not None else None
+    source = None
+    if landed and why is None:
+        source = file_url(instance, number, file.sha256, request)
+    elif url.startswith(("https://", "http://")) and len(url) <= URL_LENGTH and not expired:
+        source = url
+    return {"n": number, **file.model_dump(), "src": source, "landed": landed, "expired": expired, "why": why}
+
+
+def _why_not(path: str, sha256: str | None, size: float | None, ends_sha256: str | None) -> str | None:
+    """Why what has landed at *path* is not sent, as far as that can be told without a look at it."""
+    if roots.root_of(path) is None:
+        return "It has landed in no place that [media_tasks] gallery_roots names, so it is not sent."
+    return files.unprovable(sha256, size, ends_sha256)
+
+
+def file_url(instance: Mapping[str, Any], number: int, sha256: str | None, request: int | None = None) -> str:
+    """Where the page gets a landed file: by its task, its number and its content; no path is in it."""
+    query: Json = {**key_of(instance), "n": number, "sha256": sha256}
+    if request is not None:
+        query["number"] = request
+    return f"file?{urlencode(query)}"
+
+
+def copies_in(instance: Mapping[str, Any], result: Any) -> dict[str, Json]:
+    """The files that a download has landed, as an item shows them, by the provider's address."""
+    try:
+        landed = schema.read(schema.Landed, result)
+    except Unreadable:
+        return {}
+    shown = (_file(instance, number, file) for number, file in enumerate(landed.files))
+    return {file["url"]: file for file in shown if file["landed"] and file["url"]}
+
+
+def use_landed_copies(items: Iterable[Json], copies: Mapping[str, Json]) -> None:
+    """Lets files that another task has landed be shown from there; *copies* by the provider's address."""
+    for item in items:
+        for file in item["files"]:
+            copy = None if file["landed"] else copies.get(file["url"])
+            if copy is not None:
+                told = ("path", "sha256", "size", "content_type", "checked", "why", "landed")
+                file.update(
+                    {name: copy[name] for name in told}, src=file["src"] if copy["why"] else copy["src"]
+                )
+
+
+def _count(shown: Sequence[Mapping[str, Any]]) -> int:
+    return sum(file["kind"] != "thumbnail" for file in shown)
+
+
+def _kind(shown: Sequence[Mapping[str, Any]]) -> str:
+    kinds = [file["kind"] for file in shown if file["kind"] != "thumbnail"]
+    return kinds[0] if kinds and kinds[0] in ("image", "video", "audio") else "file"
+
+
+def _kind_of_operation(operation: str) -> str:
+    name = operation.lower()
+    for kind, words in {"video": ("video", "lip_sync"), "audio": ("audio", "music", "speech")}.items():
+        if any(word in name for word in words):
+            return kind
+    return "batch" if "batch" in name else "image"
+
+
+def _prompt(arguments: Mapping[str, Any]) -> str | None:
+    return _text(arguments.get("prompt") or arguments.get("description") or arguments.get("text"))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _cost(cost: schema.Cost | None) -> Json | None:
+    return None if cost is None else cost.model_dump()
+
+
+def _error(error: schema.Error | None) -> Json | None:
+    if error is None:
+        return None
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "advice": ADVICE.get(error.type),
+    }
+
+
+def _expected(provider: str | None, operation: str | None) -> float | None:
+    """How long the operation usually takes, as its hook foretells."""
+    hook = _hook_of(provider)
+    known = hook.operations if hook else {}
+    return float(known[operation].expected_seconds) or None if operation and operation in known else None
+
+
+def _hook_of(provider: str | None) -> type[MediaHook] | None:
+    return _hooks().get(provider or "")
+
+
+@functools.cache
+def _hooks() -> Mapping[str, type[MediaHook]]:
+    entries = get_provider_info()["connection-types"]
+    return {entry["connection-type"]: resolve_name(entry["hook-class-name"]) for entry in entries}
+
+
+def _seconds(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
