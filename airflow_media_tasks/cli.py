@@ -1,24 +1,29 @@
-"""`airflow media-tasks show|adopt|resubmit`: a person's answer to a submission whose outcome is unknown.
+"""`airflow media-tasks show|adopt|resubmit|prune`: what is recorded of submissions, and a person's answer.
 
-They read the record in a task instance's state store and write the answer beside it, over Airflow's public
-REST API and with its permissions; nothing here touches the metadata database or a provider.
+`adopt` and `resubmit` read the record in a task instance's state store, write the answer beside it and clear
+the task; `prune` removes old copies of records. All of it goes over Airflow's public REST API and with its
+permissions; nothing here touches the metadata database or a provider.
 """
 
 from __future__ import annotations
 
 import getpass
 import json
+import math
 import os
 import urllib.error
 import urllib.request
 from argparse import Namespace
+from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
 
 _KEY = "media_task"  # records.KEY; not imported, because every call of `airflow` reads this module
+_KEEPS_STATE_SINCE = (3, 4)
+"""Version of Airflow from which on a clear discards the state unless it is told to keep it."""
 _PLACE = (
     Arg(("dag_id",), help="the DAG"),
     Arg(("run_id",), help="its run"),
@@ -26,7 +31,10 @@ _PLACE = (
 )
 _OPTIONS = (
     Arg(("--map-index",), help="index of a mapped task", type=int, default=-1),
+    Arg(("--loop",), help="iteration of a task loop, from 0", type=int),
     Arg(("--request",), help="number of a batch's request, from 0", type=int),
+)
+_LOGIN = (
     Arg(("--api-url",), help="address of Airflow's API server, default [api] base_url"),
     Arg(
         ("--username",),
@@ -34,8 +42,9 @@ _OPTIONS = (
         "AIRFLOW_API_TOKEN is used, or none where Airflow asks for none",
     ),
 )
-_REFERENCE = Arg(
-    ("--reference",), help="of the submission that the question is about; another one's is not answered"
+_ANSWER = (
+    Arg(("--reference",), help="of the submission that the question is about; another one's is not answered"),
+    Arg(("--no-clear",), help="leave it to you to clear the task, with its state kept", action="store_true"),
 )
 
 
@@ -44,30 +53,40 @@ def get_cli_commands() -> list[GroupCommand]:
     return [
         GroupCommand(
             name="media-tasks",
-            help="Look at, adopt or give up the submission of a media task",
+            help="Look at, adopt or give up the submission of a media task; remove old copies of records",
             subcommands=(
                 ActionCommand(
                     name="show",
                     help="Show what is recorded of a task's submission",
                     func=lazy_load_command("airflow_media_tasks.cli.show"),
-                    args=(*_PLACE, *_OPTIONS),
+                    args=(*_PLACE, *_OPTIONS, *_LOGIN),
                 ),
                 ActionCommand(
                     name="adopt",
-                    help="Say which of the provider's tasks it became; then clear the task",
+                    help="Say which of the provider's tasks it became, and clear the task: it goes on",
                     func=lazy_load_command("airflow_media_tasks.cli.adopt"),
                     args=(
                         *_PLACE,
                         Arg(("media_task_id",), help="for example luma/<id>"),
                         *_OPTIONS,
-                        _REFERENCE,
+                        *_LOGIN,
+                        *_ANSWER,
                     ),
                 ),
                 ActionCommand(
                     name="resubmit",
-                    help="Give the submission up: a new one is made, and paid, once the task is cleared",
+                    help="Give the submission up, and clear the task, which makes and pays a new one",
                     func=lazy_load_command("airflow_media_tasks.cli.resubmit"),
-                    args=(*_PLACE, *_OPTIONS, _REFERENCE),
+                    args=(*_PLACE, *_OPTIONS, *_LOGIN, *_ANSWER),
+                ),
+                ActionCommand(
+                    name="prune",
+                    help="Remove the copies of records that nothing has changed for that long",
+                    func=lazy_load_command("airflow_media_tasks.cli.prune"),
+                    args=(
+                        Arg(("--older-than",), help="days, for example 90", type=float, required=True),
+                        *_LOGIN,
+                    ),
                 ),
             ),
         )
@@ -76,35 +95,50 @@ def get_cli_commands() -> list[GroupCommand]:
 
 def show(args: Namespace) -> None:
     """Prints the record as JSON."""
-    print(json.dumps(_Airflow(args).record(), indent=2))  # noqa: T201  # printing is what a command does
+    print(json.dumps(_Instance(args).record(), indent=2))  # noqa: T201  # printing is what a command does
 
 
 def adopt(args: Namespace) -> None:
     """Answers that the submission became `args.media_task_id`."""
     _answer(args, args.media_task_id)
-    print(f"it became {args.media_task_id}; clear the task and it continues with it")  # noqa: T201  # as above
+    then = "clear the task, keeping its state, and it continues" if args.no_clear else "the task continues"
+    print(f"it became {args.media_task_id}; {then} with it")  # noqa: T201  # as above
 
 
 def resubmit(args: Namespace) -> None:
     """Answers that the submission is given up."""
     _answer(args, None)
-    print("given up; clear the task and it submits anew, which is paid")  # noqa: T201  # as above
+    then = "clear the task, keeping its state, and it" if args.no_clear else "the task"
+    print(f"given up; {then} submits anew, which is paid")  # noqa: T201  # as above
+
+
+def prune(args: Namespace) -> None:
+    """Removes what is older than `args.older_than` days from the state store of the asset `SUBMISSIONS`."""
+    from airflow_media_tasks.records import SUBMISSIONS  # noqa: PLC0415  # every call of `airflow` reads this module
+
+    if not 0 < args.older_than < math.inf:
+        raise SystemExit(f"--older-than must be a number of days above 0, got {args.older_than}")
+    before = datetime.now(timezone.utc) - timedelta(days=args.older_than)
+    removed = _Airflow(args).prune(SUBMISSIONS.name, before)
+    print(f"{removed} copies of records removed")  # noqa: T201  # as above
 
 
 def _answer(args: Namespace, media_task_id: str | None) -> None:
     from airflow_media_tasks import answers  # noqa: PLC0415  # every call of `airflow` reads this module
 
-    airflow = _Airflow(args)
-    record = airflow.record()
+    instance = _Instance(args)
+    record = instance.record()
     try:
-        reference = answers.reference_of(airflow.state(), record, args.reference)
+        reference = answers.reference_of(instance.state, record, args.reference)
         key = answers.key_of(reference)
-        answer = answers.answer(airflow.entry(key), record, media_task_id).to_dict()
+        answer = answers.answer(instance.entry(key), record, media_task_id).to_dict()
     except answers.NotAnswerable as error:
         raise SystemExit(f"not answered: {error}") from None
-    airflow.write(key, answer)
-    if airflow.entry(key) != answer:
+    instance.write(key, answer)
+    if instance.entry(key) != answer:
         raise SystemExit("not answered: somebody else has answered at the same moment; clear the task")
+    if not args.no_clear:
+        instance.clear()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -118,7 +152,7 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class _Airflow:
-    """One task instance, through the REST API."""
+    """Airflow's REST API."""
 
     def __init__(self, args: Namespace) -> None:
         from airflow.sdk.configuration import conf  # noqa: PLC0415  # this module is read at every `airflow`
@@ -127,51 +161,43 @@ class _Airflow:
             "/"
         )
         self._username = args.username
-        place = [quote(part, safe="") for part in (args.dag_id, args.run_id, args.task_id)]
-        self._instance = f"/api/v2/dags/{place[0]}/dagRuns/{place[1]}/taskInstances/{place[2]}"
-        self._map_index = args.map_index
-        self._key = _KEY if args.request is None else f"{_KEY}.{args.request}"
         self._token = os.environ.get("AIRFLOW_API_TOKEN") or self._log_in()
 
-    def state(self) -> Any:
-        """Airflow's state of the task instance."""
-        mapped = "" if self._map_index < 0 else f"/{self._map_index}"
-        return self._value("state", self._call("GET", self._instance + mapped))
+    def prune(self, name: str, before: datetime) -> int:
+        """Removes the entries of the asset with this *name* that were last written before that moment."""
+        listed = self.call("GET", f"/api/v2/assets?{urlencode({'name_pattern': name})}")
+        (asset_id,) = [one["id"] for one in self.value("assets", listed) if one["name"] == name] or [None]
+        if asset_id is None:
+            return 0
+        store, removed, offset = f"/api/v2/assets/{asset_id}/state-store", 0, 0
+        while page := self.value(
+            "asset_state_store", self.call("GET", f"{store}?{urlencode({'limit': 100, 'offset': offset})}")
+        ):
+            for entry in page:
+                if datetime.fromisoformat(entry["updated_at"].replace("Z", "+00:00")) < before:
+                    self.call("DELETE", f"{store}/{quote(entry['key'], safe='')}")
+                    removed += 1
+                else:
+                    offset += 1
+        return removed
 
-    def record(self) -> dict[str, Any]:
-        """The record; ends the command where there is none."""
-        value = self._value("value", self._call("GET", self._path(self._key)))
-        if not isinstance(value, dict):
-            raise SystemExit(f"the record is not one of ours: {value!r:.200}")
-        return value
-
-    def entry(self, key: str) -> Any:
-        """What stands in another entry, or None."""
-        found = self._call("GET", self._path(key), absent={"value": None})
-        return self._value("value", found)
-
-    def write(self, key: str, value: dict[str, Any]) -> None:
-        """Writes an entry, for ever."""
-        self._call("PUT", self._path(key), {"value": value, "expires_at": None})
-
-    def _path(self, key: str) -> str:
-        return f"{self._instance}/state-store/{quote(key, safe='')}?map_index={self._map_index}"
-
-    def _log_in(self) -> str:
-        if self._username is None:
-            return str(self._value("access_token", self._call("GET", "/auth/token")))
-        password = os.environ.get("AIRFLOW_API_PASSWORD") or getpass.getpass(
-            f"password of {self._username}: "
-        )
-        login = {"username": self._username, "password": password}
-        return str(self._value("access_token", self._call("POST", "/auth/token", login)))
-
-    def _value(self, key: str, answer: Any) -> Any:
+    def value(self, key: str, answer: Any) -> Any:
+        """What *answer* has under *key*; ends the command if that is not how Airflow answers."""
         if not isinstance(answer, dict) or key not in answer:
             raise SystemExit(f"{self._base} does not answer as Airflow's API does: {answer!r:.200}")
         return answer[key]
 
-    def _call(self, method: str, path: str, body: Any = None, absent: Any = None) -> Any:
+    def _log_in(self) -> str:
+        if self._username is None:
+            return str(self.value("access_token", self.call("GET", "/auth/token")))
+        password = os.environ.get("AIRFLOW_API_PASSWORD") or getpass.getpass(
+            f"password of {self._username}: "
+        )
+        login = {"username": self._username, "password": password}
+        return str(self.value("access_token", self.call("POST", "/auth/token", login)))
+
+    def call(self, method: str, path: str, body: Any = None, absent: Any = None) -> Any:
+        """The decoded answer; *absent* where there is no such thing. Ends the command if Airflow refuses."""
         if not self._base.startswith(("http://", "https://")):
             raise SystemExit(f"--api-url must be an http or https address, got {self._base!r}")
         request = urllib.request.Request(self._base + path, method=method)  # noqa: S310  # checked above
@@ -196,6 +222,82 @@ class _Airflow:
             return json.loads(text)
         except ValueError:
             return text
+
+
+class _Instance:
+    """One task instance, through the REST API."""
+
+    def __init__(self, args: Namespace) -> None:
+        self._airflow = _Airflow(args)
+        self._args = args
+        dag, run, task = (quote(part, safe="") for part in (args.dag_id, args.run_id, args.task_id))
+        self._dag = f"/api/v2/dags/{dag}"
+        self._instances = f"{self._dag}/dagRuns/{run}/taskInstances"
+        self._path = f"{self._instances}/{task}"
+        found = self._in_loop() if args.loop is not None else self._airflow.call("GET", self._numbered())
+        self.state = self._airflow.value("state", found)
+        self._id = found.get("id")
+        # Airflow 3.4 tells the iterations of a loop, and what was mapped, apart by regions.
+        region = {name: found.get(name) for name in ("region_id", "region_index")}
+        self._place = {"map_index": args.map_index} if region["region_id"] is None else region
+
+    def _numbered(self) -> str:
+        return self._path if self._args.map_index < 0 else f"{self._path}/{self._args.map_index}"
+
+    def _in_loop(self) -> Any:
+        wanted = (self._args.task_id, self._args.map_index, self._args.loop)
+        query = urlencode({"task_id": self._args.task_id, "limit": 1000})
+        listed = self._airflow.call("GET", f"{self._instances}?{query}")
+        for one in self._airflow.value("task_instances", listed):
+            at = one.get("loop_iteration") or {}
+            if (one["task_id"], one["map_index"], at.get("iteration")) == wanted:
+                return one
+        raise SystemExit(f"{self._args.task_id} has no iteration {self._args.loop} in this run")
+
+    def record(self) -> dict[str, Any]:
+        """The record; ends the command where there is none."""
+        number = self._args.request
+        if number is None:
+            value = self._airflow.value("value", self._airflow.call("GET", self._entry(_KEY)))
+        else:
+            from airflow_media_tasks.batch.pages import BATCH, page_of  # noqa: PLC0415  # as above
+
+            page = page_of(self.entry(BATCH), number)
+            records = None if page is None else self.entry(page)
+            value = records.get(str(number)) if isinstance(records, dict) else None
+            if value is None:
+                raise SystemExit(f"nothing was recorded for request {number} of this batch")
+        if not isinstance(value, dict):
+            raise SystemExit(f"the record is not one of ours: {value!r:.200}")
+        return value
+
+    def entry(self, key: str) -> Any:
+        """What stands in another entry, or None."""
+        found = self._airflow.call("GET", self._entry(key), absent={"value": None})
+        return self._airflow.value("value", found)
+
+    def write(self, key: str, value: dict[str, Any]) -> None:
+        """Writes an entry, for ever."""
+        self._airflow.call("PUT", self._entry(key), {"value": value, "expires_at": None})
+
+    def clear(self) -> None:
+        """Clears the task instance and what comes after it; what is recorded of it is kept."""
+        args = self._args
+        body = {
+            "dry_run": False,
+            "dag_run_id": args.run_id,
+            "only_failed": False,
+            "include_downstream": True,
+        }
+        version = self._airflow.value("version", self._airflow.call("GET", "/api/v2/version"))
+        if tuple(int(part) for part in str(version).split(".")[:2]) >= _KEEPS_STATE_SINCE:
+            body |= {"task_instance_ids": [self._id], "keep_task_state": True}
+        else:
+            body |= {"task_ids": [[args.task_id, args.map_index] if args.map_index >= 0 else args.task_id]}
+        self._airflow.call("POST", f"{self._dag}/clearTaskInstances", body)
+
+    def _entry(self, key: str) -> str:
+        return f"{self._path}/state-store/{quote(key, safe='')}?{urlencode(self._place)}"
 
 
 def _advice(error: urllib.error.HTTPError, method: str, path: str) -> str:

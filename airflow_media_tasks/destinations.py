@@ -16,9 +16,9 @@ from airflow_media_tasks import verification
 from airflow_media_tasks.task import MediaFile, MediaRequestError, shown
 
 
-TEMPLATE = "{dag_id}/{run_id}/{task_id}/{map_index}-{index}{ext}"
+TEMPLATE = "{dag_id}/{run_id}/{task_id}/{loop}{map_index}-{index}{ext}"
 """What a file is called below a folder."""
-FIELDS = ("dag_id", "run_id", "task_id", "map_index", "index", "ext", "kind", "media_task_id")
+FIELDS = ("dag_id", "run_id", "task_id", "loop", "map_index", "index", "ext", "kind", "media_task_id")
 
 _UNSAFE = re.compile(r"^\.+|[^A-Za-z0-9_.~:+=@-]")
 _SEGMENT_LENGTH = 150
@@ -29,9 +29,12 @@ class Destination:
 
     :param text: an object storage path. One that ends with `/` is a folder, below which TEMPLATE follows.
         With `{` in it, it is itself a template of FIELDS. Anything else is the name of the first file;
-        further ones get `-1`, `-2`, ... before the extension, also where a template has no `{index}`.
-    :param place: `dag_id`, `run_id`, `task_id` and `map_index` of the template. Each value becomes one path
-        segment: what is unsafe in it is replaced, and then a hash keeps it apart from others.
+        further ones get `-1`, `-2`, ... before the extension, also where a template has no `{index}`. In a
+        task loop those of all iterations but the first get `-loop-1`, `-loop-2`, ... where a template has no
+        `{loop}`.
+    :param place: `dag_id`, `run_id`, `task_id` and `map_index` of the template, and in a task loop `loop`,
+        the iteration from 0. Each value becomes one path segment: what is unsafe in it is replaced, and then
+        a hash keeps it apart from others. `{loop}` is `loop-1-`, for example, and outside a loop nothing.
     :param conn_id: Airflow connection of the object store, default that of the path.
     :raises MediaRequestError: if the template is wrong, or nothing can be written there as far as can be
         told in advance: that costs nothing yet.
@@ -42,9 +45,11 @@ class Destination:
             raise MediaRequestError(f"destination must be an object storage path, got {shown(text)}")
         self.text, self._conn_id = text, conn_id
         self._template = f"{text}{TEMPLATE}" if text.endswith("/") else text
+        self._loop: int | None = place.get("loop")
         self._place = {
             name: value if isinstance(value, int) else segment(value) for name, value in place.items()
         }
+        self._place["loop"] = "" if self._loop is None else f"loop-{self._loop}-"
         try:
             used = {field for _, field, _, _ in string.Formatter().parse(self._template) if field is not None}
             if "{" in self._template and not used <= set(FIELDS):
@@ -73,10 +78,13 @@ class Destination:
     ) -> ObjectStoragePath:
         """The path of the file with this *number* among those that are landed together."""
         path = self._at(self._name(number, file, media_task_id, extension))
-        if number == 0 or "{index" in self._template:
+        more = f"-loop-{self._loop}" if self._loop and "{loop" not in self._template else ""
+        if number and "{index" not in self._template:
+            more += f"-{number}"
+        if not more:
             return path
         pure = PurePosixPath(path.name)
-        return path.parent / f"{pure.stem}-{number}{pure.suffix}"
+        return path.parent / f"{pure.stem}{more}{pure.suffix}"
 
     def paths(self, number: int, file: MediaFile, media_task_id: str | None) -> list[ObjectStoragePath]:
         """Every path at which an earlier run may have left this file, whose type is not known yet."""

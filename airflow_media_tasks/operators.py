@@ -17,7 +17,7 @@ from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
-from airflow_media_tasks.records import Entries, KeepsRecords, Record, moment_of
+from airflow_media_tasks.records import Entries, KeepsRecords, Record, generation_of, moment_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, ask, finish, once
 from airflow_media_tasks.task import (
@@ -152,7 +152,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
             if self.min_balance is not None:
                 costs.check_balance(hook, self.min_balance)
 
-        generation = int(context["ti"].max_tries)
+        generation = generation_of(context)
         submission = Submission(hook, name, checked, generation, self.on_unknown_submission, self.log)
         while True:
             try:
@@ -290,7 +290,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         except (TaskDeferralError, TaskDeferralTimeout) as error:
             record, _ = Entries(context).load()
             # A record of before a clear is not what this generation waited for.
-            if record is None or record.media_task_id is None or record.generation != context["ti"].max_tries:
+            if record is None or record.media_task_id is None or record.generation != generation_of(context):
                 raise
             task = get_media_hook(self.media_conn_id).get_task(record.media_task_id)
             if task.status.is_terminal:

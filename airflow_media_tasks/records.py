@@ -214,6 +214,23 @@ class Place:
         return {name: value for name, value in self.__dict__.items() if name != "loop" or value is not None}
 
 
+def generation_of(context: Context) -> int:
+    """Which time this is that the task instance has to make something: a clear raises it, a retry never does.
+
+    In a task loop a clear gives all iterations but the first new task instances, whose `max_tries` begins
+    anew; what tells is how often the DAG run was cleared.
+    """
+    return int(context["ti"].max_tries) + _clears(context)
+
+
+def _clears(context: Context) -> int:
+    """How often the DAG run of a task instance in a loop was cleared; 0 outside a loop."""
+    if Place.of(context).loop is None:
+        return 0
+    run: Any = context["dag_run"]
+    return int(run.clear_number)
+
+
 class KeepsRecords(BaseOperator):
     """An operator that pays: `SUBMISSIONS` is one of its inlets, also where it is mapped."""
 
@@ -242,7 +259,8 @@ class Entries:
     def __init__(self, context: Context) -> None:
         ti = context["ti"]
         self._own = context["task_state_store"]
-        self._try_number = int(ti.try_number)
+        self._now = (_clears(context), int(ti.try_number))
+        self._most_tries = int(ti.max_tries) + 1
         place = json.dumps(list(Place.of(context).named().values()))
         self._copies = f"{KEY}.{hashlib.sha256(place.encode()).hexdigest()[:32]}"
         try:
@@ -265,19 +283,19 @@ class Entries:
         """
         self._own.set(name, value, retention=NEVER_EXPIRE)
         if copy is not None:
-            self._to_shared(self._key(name, self._try_number), copy)
+            self._to_shared(self._key(name, self._now), copy)
 
     def delete(self, name: str) -> None:
         """Removes what this try has in both homes under *name*."""
         self._own.delete(name)
-        self._shared.delete(self._key(name, self._try_number))
+        self._shared.delete(self._key(name, self._now))
 
     @property
     def is_first_try(self) -> bool:
         """Whether no other try was before this one."""
-        return self._try_number < 2
+        return self._now == (0, 1)
 
-    def earlier(self, name: str) -> Iterator[tuple[int, Any]]:
+    def earlier(self, name: str) -> Iterator[tuple[str, Any]]:
         """The second home's values of earlier tries, newest first, each with its try.
 
         :raises MediaTaskError: if the asset is not there: that is no proof that nothing was written.
@@ -288,19 +306,23 @@ class Entries:
         self._to_shared(f"{KEY}.known", True)
         yield from self.copies(name)
 
-    def copies(self, name: str) -> Iterator[tuple[int, Any]]:
+    def copies(self, name: str) -> Iterator[tuple[str, Any]]:
         """As `earlier`, once it is known that the asset is there."""
-        for number in range(self._try_number - 1, 0, -1):
-            value = self._shared.get(self._key(name, number))
+        clears, this = self._now
+        tries = [(clears, number) for number in range(this - 1, 0, -1)]
+        for before in range(clears - 1, -1, -1):
+            tries += [(before, number) for number in range(self._most_tries, 0, -1)]
+        for one in tries:
+            value = self._shared.get(self._key(name, one))
             if value is not None:
-                yield number, value
+                yield _named(one), value
 
     def key_of_copy(self, name: str) -> str:
         """Under which key this try's copy of the entry *name* is in the second home."""
-        return self._key(name, self._try_number)
+        return self._key(name, self._now)
 
-    def _key(self, name: str, try_number: int) -> str:
-        return f"{self._copies}.{try_number}{name.removeprefix(KEY)}"
+    def _key(self, name: str, one: tuple[int, int]) -> str:
+        return f"{self._copies}.{_named(one)}{name.removeprefix(KEY)}"
 
     def _to_shared(self, key: str, value: Any) -> None:
         try:
@@ -315,7 +337,7 @@ class Entries:
 
     # The one record of a task that submits one thing.
 
-    def load(self) -> tuple[Record | None, int | None]:
+    def load(self) -> tuple[Record | None, str | None]:
         """The record and, where a clear has emptied the first home, the try that wrote its copy.
 
         :raises MediaTaskError: if there is one that cannot be read, or nobody can tell whether there is one.
@@ -332,6 +354,12 @@ class Entries:
         stored = record.stored()
         self.write(KEY, stored, {name: value for name, value in stored.items() if name not in NO_COPY})
         return record
+
+
+def _named(one: tuple[int, int]) -> str:
+    """A try, as the key of its copies has it: its number and, in a loop, how many clears were before it."""
+    clears, number = one
+    return f"{number}c{clears}" if clears else str(number)
 
 
 def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]) -> str:

@@ -83,7 +83,7 @@ class Submission:
 
     :param operation: full name, as `MediaHook.check` gave it.
     :param arguments: as `MediaHook.check` gave them.
-    :param generation: `max_tries` of the task instance.
+    :param generation: see `generation_of`.
     :param on_unknown: what to do when nobody can say whether an earlier submission was accepted: `stop`
         with `SubmissionOutcomeUnknown`, or `resubmit` and perhaps pay twice.
     """
@@ -371,7 +371,7 @@ def once(
     entries = Entries(context)
     record, from_try = entries.load()
     if from_try is not None:
-        submission.log.info("a clear has discarded this task's record: the copy of try %d counts", from_try)
+        submission.log.info("a clear has discarded this task's record: the copy of try %s counts", from_try)
     stands = record
     try:
         found = None if record is None else _earlier(submission, entries, record)

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -35,6 +36,7 @@ RECORD: dict[str, Any] = {
 PLACE = ("films", "manual__2026-11-20T10:00:00+00:00", "make.video")
 SINGLE = (*PLACE, "-1", "media_task")
 ANSWER = (*PLACE, "-1", "media_task.answer.amt-1")
+CLEAR = {"dry_run": False, "dag_run_id": PLACE[1], "only_failed": False, "include_downstream": True}
 
 
 @dataclass
@@ -49,23 +51,38 @@ class Api:
     state: str | None = "failed"
     seen: list[tuple[str, str, str | None, Any]] = field(default_factory=list)
     rule: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
+    version: str = "3.3.2"
+    cleared: list[Any] = field(default_factory=list)
+    iterations: list[dict[str, Any]] = field(default_factory=list)
+    copies: dict[str, str] = field(default_factory=dict)
 
     def answer(self, method: str, target: str, authorization: str | None, body: Any) -> tuple[int, str]:
         """Status and body."""
         url = urlsplit(target)
         self.seen.append((method, url.path, authorization, body))
-        if (said := self.rule(method, url.path)) is not None:
+        said = self.rule(method, url.path)
+        if url.path == "/api/v2/version":
+            said = said or (200, json.dumps({"version": self.version, "git_version": None}))
+        if said is not None:
             return said
         if url.path == "/auth/token":
             return 201, json.dumps({"access_token": f"token-of-{(body or {}).get('username', 'anybody')}"})
         parts = [unquote(part) for part in url.path.split("/")]
         assert parts[:3] == ["", "api", "v2"]
+        query = {name: value for name, (value,) in parse_qs(url.query).items()}
+        if parts[3] == "assets":
+            return self.assets(method, parts[4:], query)
+        if parts[5:] == ["clearTaskInstances"]:
+            return self.clear(body)
         assert parts[3::2][:3] == ["dags", "dagRuns", "taskInstances"]
-        if parts[9:10] != ["state-store"]:
-            assert (method, parts[10:]) == ("GET", [])
-            return 200, json.dumps({"state": self.state})
-        (map_index,) = parse_qs(url.query)["map_index"]
-        place = (parts[4], parts[6], parts[8], map_index, *parts[10:])
+        if parts[9:10] == ["state-store"]:
+            return self.entry(method, (parts[4], parts[6], parts[8], *query.values(), *parts[10:]), body)
+        assert (method, parts[10:]) == ("GET", [])
+        instance = {"id": "instance-1", "state": self.state}
+        return 200, json.dumps({"task_instances": self.iterations} if len(parts) == 8 else instance)
+
+    def entry(self, method: str, place: tuple[str, ...], body: Any) -> tuple[int, str]:
+        """An entry of a task instance's state store."""
         if place not in self.entries and method == "GET":
             return 404, '{"detail": "not found"}'
         if method == "PUT":
@@ -74,6 +91,29 @@ class Api:
             self.entries[place] = body["value"]
             return 204, ""
         return 200, json.dumps({"key": place[-1], "value": self.entries[place]})
+
+    def clear(self, body: Any) -> tuple[int, str]:
+        """Notes it; Airflow 3.3 forbids what it does not know."""
+        if "keep_task_state" in body and self.version.startswith("3.3"):
+            return 422, '{"detail": "Extra inputs are not permitted"}'
+        self.cleared.append(body)
+        return 200, '{"task_instances": [], "total_entries": 0}'
+
+    def assets(self, method: str, parts: list[str], query: dict[str, str]) -> tuple[int, str]:
+        """The routes of assets: ours, one of a similar name, and the entries of ours."""
+        if not parts:
+            assert query["name_pattern"] == records.SUBMISSIONS.name
+            names = [f"{records.SUBMISSIONS.name} of others", records.SUBMISSIONS.name]
+            return 200, json.dumps(
+                {"assets": [{"id": number, "name": name} for number, name in enumerate(names)]}
+            )
+        assert parts[:2] == ["1", "state-store"]
+        if method == "DELETE":
+            del self.copies[parts[2]]
+            return 204, ""
+        first, count = int(query["offset"]), int(query["limit"])
+        page = [{"key": key, "value": {}, "updated_at": at} for key, at in sorted(self.copies.items())]
+        return 200, json.dumps({"asset_state_store": page[first : first + count]})
 
 
 @pytest.fixture
@@ -98,7 +138,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
             self.end_headers()
             self.wfile.write(said.encode())
 
-        do_GET = do_PUT = do_POST = handle_one  # noqa: N815  # http.server's names
+        do_GET = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815  # http.server's names
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as above
             """Says nothing."""
@@ -131,7 +171,7 @@ def test_airflow_finds_the_commands() -> None:
     (path,) = get_provider_info()["cli"]
     (group,) = import_string(path)()
     assert group.name == "media-tasks"
-    assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit"]
+    assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit", "prune"]
     assert all(callable(getattr(cli, command.name)) for command in group.subcommands)
     assert cli._KEY == records.KEY
 
@@ -140,11 +180,12 @@ def test_show_prints_the_record(api: Api, capsys: pytest.CaptureFixture[str]) ->
     """What is printed is the record as JSON, and nothing is written."""
     run("show", *PLACE, "--api-url", api.url)
     assert json.loads(capsys.readouterr().out) == RECORD
-    assert [method for method, *_ in api.seen] == ["GET", "GET"]
+    assert {method for method, *_ in api.seen} == {"GET"}
+    assert api.cleared == []
 
 
 def test_adopt_writes_what_a_person_decided(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    """The answer is an entry of its own, the record stays as it is, and the next thing to do is said."""
+    """The answer is an entry of its own, the record stays as it is, and the task is cleared."""
     run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
     assert api.entries[ANSWER] == {
         "decision": "adopt",
@@ -152,7 +193,66 @@ def test_adopt_writes_what_a_person_decided(api: Api, capsys: pytest.CaptureFixt
         "asked_at": RECORD["asked_at"],
     }
     assert api.entries[SINGLE] == RECORD
-    assert "it became operations/0f3c; clear the task" in capsys.readouterr().out
+    assert "it became operations/0f3c; the task continues with it" in capsys.readouterr().out
+    assert api.cleared == [{**CLEAR, "task_ids": [PLACE[2]]}]
+
+
+@pytest.mark.parametrize(("version", "keeps"), [("3.3.2", False), ("3.4.0b2", True), ("4.0.0", True)])
+def test_the_state_is_kept_where_a_clear_would_discard_it(api: Api, version: str, keeps: bool) -> None:
+    """From Airflow 3.4 on the answer would be gone with the state; before, Airflow refuses the word."""
+    api.version = version
+    run("resubmit", *PLACE, "--api-url", api.url)
+    kept = {**CLEAR, "task_instance_ids": ["instance-1"], "keep_task_state": True}
+    assert api.cleared == [kept if keeps else {**CLEAR, "task_ids": [PLACE[2]]}]
+
+
+@pytest.mark.parametrize("command", [("adopt", *PLACE, "operations/0f3c"), ("resubmit", *PLACE)])
+def test_who_wants_to_clear_the_task_later_may(
+    api: Api, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """With --no-clear the answer waits for it."""
+    run(*command, "--no-clear", "--api-url", api.url)
+    assert ANSWER in api.entries
+    assert api.cleared == []
+    assert "clear the task, keeping its state" in capsys.readouterr().out
+
+
+def test_an_iteration_of_a_loop_is_answered_by_its_number(api: Api) -> None:
+    """All iterations have one name and one index; their regions tell them apart."""
+    api.version = "3.4.0"
+    api.iterations = [
+        {
+            "id": f"instance-{number}",
+            "task_id": PLACE[2],
+            "map_index": -1,
+            "state": "failed",
+            "region_id": "the-loop",
+            "region_index": number,
+            "loop_iteration": {"loop_id": "once", "iteration": number},
+        }
+        for number in range(3)
+    ]
+    asked = {(*PLACE, "the-loop", str(number), "media_task"): RECORD for number in range(3)}
+    api.entries = dict(asked)
+    run("resubmit", *PLACE, "--loop", "2", "--api-url", api.url)
+    assert set(api.entries) - set(asked) == {(*PLACE, "the-loop", "2", ANSWER[-1])}
+    assert [body["task_instance_ids"] for body in api.cleared] == [["instance-2"]]
+    with pytest.raises(SystemExit, match="no iteration 3"):
+        run("resubmit", *PLACE, "--loop", "3", "--api-url", api.url)
+
+
+def test_prune_removes_old_copies_and_leaves_the_others(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was written lately stays, however much is removed around it."""
+    now = datetime.now(timezone.utc)
+    for number in range(250):
+        age = timedelta(days=100 if number % 2 else 10)
+        api.copies[f"media_task.{number:03}"] = (now - age).isoformat().replace("+00:00", "Z")
+    run("prune", "--older-than", "90", "--api-url", api.url)
+    assert "125 copies of records removed" in capsys.readouterr().out
+    assert list(api.copies) == [f"media_task.{number:03}" for number in range(0, 250, 2)]
+    for days in ("0", "-1", "nan", "inf"):
+        with pytest.raises(SystemExit, match="--older-than must be a number of days above 0"):
+            run("prune", f"--older-than={days}", "--api-url", api.url)
 
 
 def test_resubmit_gives_the_submission_up(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,13 +264,18 @@ def test_resubmit_gives_the_submission_up(api: Api, capsys: pytest.CaptureFixtur
 
 
 def test_a_request_of_a_batch_is_answered_by_its_number(api: Api) -> None:
-    """The record is that of the request, and no other entry is written."""
-    api.entries = {(*PLACE, "-1", "media_task.7"): {**RECORD, "client_ref": "amt-7"}}
-    run("resubmit", *PLACE, "--request", "7", "--api-url", api.url)
-    assert set(api.entries) == {
-        (*PLACE, "-1", "media_task.7"),
-        (*PLACE, "-1", "media_task.answer.amt-7"),
+    """The record is that of the request on its page, and no other entry is written."""
+    page = {"70": {**RECORD, "client_ref": "amt-70"}, "71": {**RECORD, "client_ref": "amt-71"}}
+    before = {
+        (*PLACE, "-1", "media_task.batch"): {"layout": 2, "total": 100},
+        (*PLACE, "-1", "media_task.page.2.1"): page,
     }
+    api.entries = dict(before)
+    run("resubmit", *PLACE, "--request", "71", "--api-url", api.url)
+    assert set(api.entries) - set(before) == {(*PLACE, "-1", "media_task.answer.amt-71")}
+    for number in ("72", "7", "-1"):
+        with pytest.raises(SystemExit, match="nothing was recorded for request"):
+            run("show", *PLACE, f"--request={number}", "--api-url", api.url)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +335,8 @@ def test_a_mapped_task_and_strange_names_are_addressed_exactly(api: Api) -> None
     run("adopt", *place, "x", "--map-index", "7", "--api-url", api.url + "/")
     assert api.entries[(*place, "7", ANSWER[-1])]["media_task_id"] == "x"
     assert ANSWER not in api.entries
-    assert [path.rpartition("/")[2] for _, path, *_ in api.seen if "state-store" not in path][1:] == ["7"]
+    assert [path.rpartition("/")[2] for _, path, *_ in api.seen if "state-store" not in path][1] == "7"
+    assert api.cleared[0]["task_ids"] == [["c d?", 7]]
 
 
 def test_a_redirect_is_not_followed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +357,7 @@ def test_a_token_is_used_as_it_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
     """With AIRFLOW_API_TOKEN nobody logs in."""
     monkeypatch.setenv("AIRFLOW_API_TOKEN", "abc")
     run("show", *PLACE, "--api-url", api.url)
-    assert [(method, token) for method, _, token, _ in api.seen] == [("GET", "Bearer abc")]
+    assert {(method, token) for method, _, token, _ in api.seen} == {("GET", "Bearer abc")}
 
 
 @pytest.mark.parametrize("from_environment", [True, False])
@@ -263,7 +369,7 @@ def test_a_user_logs_in_with_a_password(
         monkeypatch.setenv("AIRFLOW_API_PASSWORD", "secret")
     monkeypatch.setattr("getpass.getpass", lambda prompt: "secret" if "ann" in prompt else "")
     run("show", *PLACE, "--api-url", api.url, "--username", "ann")
-    login, question = api.seen
+    login, *_, question = api.seen
     assert login == ("POST", "/auth/token", None, {"username": "ann", "password": "secret"})
     assert question[2] == "Bearer token-of-ann"
 
@@ -379,7 +485,9 @@ def test_it_speaks_with_airflow_itself(
             context["task_state_store"].set(records.KEY, RECORD, retention=records.NEVER_EXPIRE)
 
         video()
-    place = ("cli_films", run_dag(dag_of_films).run_id, "video", "--api-url", airflow_api)
+        video.override(task_id="again")()
+    run_id = run_dag(dag_of_films).run_id
+    place = ("cli_films", run_id, "video", "--api-url", airflow_api)
 
     def shown() -> Any:
         run("show", *place)
@@ -388,9 +496,14 @@ def test_it_speaks_with_airflow_itself(
         return json.loads(said[said.rindex("\n{\n") if "\n{\n" in said else 0 :])
 
     assert shown() == RECORD
-    run("adopt", *place[:3], "operations/0f3c", *place[3:])
+    run("adopt", *place[:3], "operations/0f3c", *place[3:], "--no-clear")
     with pytest.raises(SystemExit, match="answered already"):
         run("resubmit", *place)
     assert shown() == RECORD
+    other = ("cli_films", run_id, "again", "--api-url", airflow_api)
+    run("resubmit", *other)
+    with pytest.raises(SystemExit, match="the task is about to run"):
+        run("resubmit", *other)
+    run("prune", "--older-than", "1", "--api-url", airflow_api)
     with pytest.raises(SystemExit, match="no such task instance"):
         run("show", *place, "--map-index", "3")

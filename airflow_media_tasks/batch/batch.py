@@ -15,7 +15,7 @@ from airflow_media_tasks.batch.guards import Guards
 from airflow_media_tasks.batch.pages import BATCH, Pages, State
 from airflow_media_tasks.batch.requests import Requests
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.records import PAGE, Entries, Place, Record
+from airflow_media_tasks.records import PAGE, Entries, Place, Record, generation_of
 from airflow_media_tasks.submission import HOPELESS
 from airflow_media_tasks.task import (
     MediaFile,
@@ -75,9 +75,8 @@ class Batch:
                     "results must be the path of the file that says what became of each request; only where "
                     f"save_to is a folder it has a default, got save_to={shown(save_to)}"
                 )
-            text = f"{save_to}{{dag_id}}/{{run_id}}/{{task_id}}/batch.jsonl"
-            if Place.of(self.context).map_index >= 0:
-                text = text.replace("batch.", "batch-{map_index}.")
+            name = "batch-{map_index}.jsonl" if Place.of(self.context).map_index >= 0 else "batch.jsonl"
+            text = f"{save_to}{{dag_id}}/{{run_id}}/{{task_id}}/{name}"
         destination = self.operator.place_of(self.context, text)
         return destination.path(0, MediaFile("file", ""), None, "")
 
@@ -134,8 +133,8 @@ class Batch:
 
     @property
     def generation(self) -> int:
-        """`max_tries` of the task instance."""
-        return int(self.context["ti"].max_tries)
+        """See `generation_of`."""
+        return generation_of(self.context)
 
     def _look_around(self) -> None:
         """Counts what the records tell, and lets this try have a copy of what is under way."""

@@ -101,6 +101,15 @@ class State:
         return state
 
 
+def page_of(state: Any, number: int) -> str | None:
+    """The entry with the record of request *number*, by the value of the entry `BATCH`; None without one.
+
+    In it, the record is under the number as a text.
+    """
+    layout = state.get("layout") if isinstance(state, Mapping) else None
+    return f"{KEY}.page.{layout}.{number // PAGE}" if type(layout) is int and number >= 0 else None
+
+
 _WHOLE = (
     *("try_number", "layout", "total", "kept", "next", "made"),
     *("waiting", "succeeded", "failed", "landed", "refusals"),
@@ -170,9 +179,9 @@ class Pages:
         if stored is not None:
             return cls(entries, State.of(stored), same)
         for number, copy in entries.earlier(BATCH):
-            log.info("a clear has discarded the batch's records; going on by the copies of try %d", number)
+            log.info("a clear has discarded the batch's records; going on by the copies of try %s", number)
             # Results have no copy: what was made is asked for again.
-            return cls(entries, State.of(copy), same, lambda name: next(entries.copies(name), (0, None))[1])
+            return cls(entries, State.of(copy), same, lambda name: next(entries.copies(name), ("", None))[1])
         return None
 
     def _lay_out(self, keys: Sequence[str], old: Sequence[tuple[Record, Mapping[str, Any] | None]]) -> None:

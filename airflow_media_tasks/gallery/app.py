@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.datamodels.task_instances import ClearTaskInstancesBody
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user
 from airflow.models.dag import DagModel
 from airflow.sdk.configuration import conf
@@ -359,20 +360,25 @@ async def _answer(request: Request, user: GetUserDep, question: Question, media_
             )
             if await items.entry(api, instance, key) != answer:
                 raise HTTPException(409, "somebody else has answered at the same moment")
-        mapped = question.map_index >= 0
-        wanted: Any = [question.task_id, question.map_index] if mapped else question.task_id
-        await api.call(
-            "POST",
-            f"{at('dags', question.dag_id)}/clearTaskInstances",
-            json={
-                "dry_run": False,
-                "dag_run_id": question.run_id,
-                "task_ids": [wanted],
-                "only_failed": False,
-                "include_downstream": True,
-            },
-        )
+        await api.call("POST", f"{at('dags', question.dag_id)}/clearTaskInstances", json=_clear_of(instance))
     return {"ok": True}
+
+
+def _clear_of(instance: Json) -> Json:
+    """A clear of this task instance and of what comes after it, which keeps what is recorded of it."""
+    body = {
+        "dry_run": False,
+        "dag_run_id": instance["dag_run_id"],
+        "only_failed": False,
+        "include_downstream": True,
+    }
+    if "keep_task_state" in ClearTaskInstancesBody.model_fields:
+        return {**body, "task_instance_ids": [instance["id"]], "keep_task_state": True}
+    mapped = instance["map_index"] >= 0
+    return {
+        **body,
+        "task_ids": [[instance["task_id"], instance["map_index"]] if mapped else instance["task_id"]],
+    }
 
 
 async def _instance(api: AirflowApi, place: Place) -> Json:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from airflow_media_tasks.batch.pages import BATCH, page_of
 from airflow_media_tasks.gallery import cards, files, results, schema
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.memory import Memory
@@ -139,8 +140,12 @@ def _path(instance: Mapping[str, Any]) -> str:
 
 async def record(api: AirflowApi, instance: Mapping[str, Any], number: int | None = None) -> Json | None:
     """The record of the task instance's submission, or of one request of its batch; or None."""
-    key = KEY if number is None else f"{KEY}.{number}"
-    value = await entry(api, instance, key)
+    if number is None:
+        value = await entry(api, instance, KEY)
+    else:
+        name = page_of(await entry(api, instance, BATCH), number)
+        page = None if name is None else await entry(api, instance, name)
+        value = page.get(str(number)) if isinstance(page, dict) else None
     return value if isinstance(value, dict) else None
 
 

@@ -140,12 +140,14 @@ def test_an_answer_names_its_question(asking: Airflow, body: dict[str, Any]) -> 
 def test_a_request_of_a_batch_that_goes_on_is_not_answered_and_one_that_has_ended_is(
     airflow: Airflow,
 ) -> None:
-    """Its record and its answer have keys of their own beside those of its neighbours."""
+    """Its record is on a page with its neighbours', and its answer has a key of its own."""
     airflow.add("r1", {}, key="media_batch", state="deferred")
-    airflow.records["films", "r1", "media_task.7"] = {**RECORD, "client_ref": "amt-7"}
+    page = {str(number): {**RECORD, "client_ref": f"amt-{number}"} for number in range(64)}
+    airflow.records["films", "r1", "media_task.batch"] = {"layout": 0, "total": 64}
+    airflow.records["films", "r1", "media_task.page.0.0"] = page
     body = {"number": 7, "client_ref": "amt-7"}
     assert answer(airflow, "resubmit", **body).status_code == 409
     airflow.instances["films", "r1"]["state"] = "success"
     assert answer(airflow, "resubmit", **body).status_code == 200
     assert airflow.records["films", "r1", "media_task.answer.amt-7"]["decision"] == "resubmit"
-    assert airflow.records["films", "r1", "media_task.7"]["client_ref"] == "amt-7"
+    assert airflow.records["films", "r1", "media_task.page.0.0"] == page
