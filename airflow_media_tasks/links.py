@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -29,12 +30,16 @@ class MediaResultLink(BaseOperatorLink):
 
         Airflow asks again after every phase, in a process that knows nothing of the phase before.
         """
-        place = {
+        place: dict[str, Any] = {
             "dag_id": ti_key.dag_id,
             "run_id": ti_key.run_id,
             "task_id": ti_key.task_id,
             "map_index": ti_key.map_index,
         }
+        # From a worker it is the task instance itself; in Airflow 3.4 that one knows where in a loop it is.
+        region_id = getattr(ti_key, "region_id", None)
+        if region_id is not None and region_id.int:
+            place |= {"region_id": region_id, "region_index": getattr(ti_key, "region_index", None)}
         base = conf.get("api", "base_url", fallback="").rstrip("/")
         return f"{base}{PREFIX}/item?{urlencode(place)}"
 

@@ -18,7 +18,7 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, Record
+from airflow_media_tasks.records import KEY, SUBMISSIONS, Entries, Record, generation_of
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import Submission, once
 from airflow_media_tasks.task import MediaTask
@@ -139,6 +139,7 @@ class Place:
             try_number=1,
         )
         self.shared = SharedStore()
+        self.more: dict[str, Any] = {}
 
     @property
     def context(self) -> Context:
@@ -149,6 +150,7 @@ class Place:
                 "ti": self.ti,
                 "task_state_store": self.store,
                 "asset_state_store": {SUBMISSIONS: self.shared},
+                **self.more,
             },
         )
 
@@ -161,7 +163,7 @@ class Place:
         """What one try wants to have submitted."""
         hook = get_media_hook(self.media_conn_id)
         name, checked = hook.check(self.operation, {**self.arguments, **arguments})
-        return Submission(hook, name, checked, self.ti.max_tries, self.on_unknown, log)
+        return Submission(hook, name, checked, generation_of(self.context), self.on_unknown, log)
 
     def run(self, **arguments: Any) -> MediaTask:
         """One try, up to where it would wait."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.sdk.types import TaskInstanceKey
@@ -48,3 +50,13 @@ def test_no_console_without_a_connection() -> None:
     """A link never fails a task."""
     operator = MediaTaskOperator(task_id="t", operation="text_to_video", media_conn_id="no_such")
     assert ProviderConsoleLink().get_link(operator, ti_key=KEY) == ""
+
+
+@pytest.mark.parametrize(("region", "told"), [(0, ""), (7, f"&region_id={UUID(int=7)}&region_index=2")])
+def test_in_a_task_loop_the_link_leads_to_the_iteration(region: int, told: str) -> None:
+    """A worker hands over the task instance itself, which knows it from Airflow 3.4 on."""
+    place = {**KEY._asdict(), "region_id": UUID(int=region), "region_index": 2}
+    instance: Any = SimpleNamespace(**place)
+    operator: Any = None
+    link = MediaResultLink().get_link(operator, ti_key=instance)
+    assert link == MediaResultLink().get_link(operator, ti_key=KEY) + told

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
@@ -115,12 +116,17 @@ FiltersQuery = Annotated[Filters, Depends()]
 
 
 class Place(BaseModel):
-    """A task instance, as an action names it; *number* is that of a batch's request."""
+    """A task instance, as an action names it; *number* is that of a batch's request.
+
+    A region is what tells the iterations of a loop apart, from Airflow 3.4 on.
+    """
 
     dag_id: str
     run_id: str
     task_id: str
     map_index: int = -1
+    region_id: UUID | None = None
+    region_index: int | None = None
     number: int | None = None
 
 
@@ -222,7 +228,9 @@ def _setting_for(found: Iterable[Json]) -> str | None:
     if roots.configured():
         return None
     landed = [(file["path"], item) for item in found for file in item["files"] if file["landed"]]
-    batches = [(item["batch"]["results"], item) for item in found if item["batch"]]
+    batches = [
+        (item["batch"]["results"], item) for item in found if item["batch"] and item["batch"]["results"]
+    ]
     return roots.setting_for([*landed, *batches])
 
 
@@ -355,7 +363,7 @@ async def _answer(request: Request, user: GetUserDep, question: Question, media_
             await api.call(
                 "PUT",
                 f"{task}/{at('state-store', key)}",
-                params={"map_index": question.map_index},
+                params=items.where(instance),
                 json={"value": answer, "expires_at": None},
             )
             if await items.entry(api, instance, key) != answer:
@@ -383,7 +391,11 @@ def _clear_of(instance: Json) -> Json:
 
 async def _instance(api: AirflowApi, place: Place) -> Json:
     path = instance_path(place.dag_id, place.run_id, place.task_id)
-    instance: Json = await api.call("GET", path if place.map_index < 0 else f"{path}/{place.map_index}")
+    if place.region_id is not None:
+        region = {"region_id": str(place.region_id), "region_index": place.region_index}
+        instance: Json = await api.call("GET", path, params=region)
+    else:
+        instance = await api.call("GET", path if place.map_index < 0 else f"{path}/{place.map_index}")
     return instance
 
 

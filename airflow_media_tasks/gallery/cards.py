@@ -38,9 +38,11 @@ ADVICE = {
     "SubmissionOutcomeUnknown": "Adopt the task that it became, or submit anew, which may pay twice.",
 }
 
+REGION = ("region_id", "region_index")
+
 Left = Mapping[str, Any]
-"""What a task instance has left, as JSON by name: `result`, `record`, `error`, `manifest`; an Unreadable, if
-that is what it is, or nothing."""
+"""What a task instance has left, as JSON by name: `result`, `record`, `error`, `manifest`, `progress`; an
+Unreadable, if that is what it is, or nothing."""
 
 
 def card_of(instance: Mapping[str, Any], left: Left) -> Json | None:
@@ -71,6 +73,8 @@ def key_of(instance: Mapping[str, Any]) -> Json:
         "run_id": instance["dag_run_id"],
         "task_id": instance["task_id"],
         "map_index": instance["map_index"],
+        # Airflow 3.4 tells the iterations of a loop, and what was mapped, apart by regions.
+        **{name: instance[name] for name in REGION if instance.get(name) is not None},
     }
 
 
@@ -86,6 +90,7 @@ def _item(instance: Mapping[str, Any], made: Json) -> Json:
         "try_number": instance["try_number"],
         "operator": instance["operator_name"],
         "name": instance.get("rendered_map_index"),
+        "loop": (instance.get("loop_iteration") or {}).get("iteration"),
         "airflow_state": instance["state"],
         "started_at": instance["start_date"],
         "links": {"dag": dag, "run": dag + run, "task": task, "console": hook and hook.console_url},
@@ -156,6 +161,11 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
     error = schema.read(schema.Error, said) if isinstance(said, dict) else None
     if isinstance(manifest, dict):
         return {**_of_batch(schema.read(schema.Manifest, manifest)), "error": _error(error)}
+    failed = instance["state"] in ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
+    shown = error if failed else None
+    progress = left.get("progress")
+    if isinstance(progress, dict):
+        return {**_of_progress(schema.read(schema.Progress, progress), failed), "error": _error(shown)}
     fields = instance.get("rendered_fields")
     rendered = fields if isinstance(fields, dict) else {}
     noted = left.get("record")
@@ -168,10 +178,7 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
         known = {**known, "arguments": {name: value for name, value in asked.items() if value is not None}}
     record = schema.read(schema.Record, known)
     arguments = record.arguments or {}
-    state = instance["state"]
-    failed = state in ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
     status = "failed" if failed else "running" if record.media_task_id else "queued"
-    shown = error if failed else None
     if shown and shown.type == "SubmissionOutcomeUnknown" and record.phase == "intent":
         status = "unknown"
     operation = record.operation or _text(rendered.get("operation"))
@@ -208,6 +215,27 @@ def _of_batch(manifest: schema.Manifest) -> Json:
             **{name: getattr(manifest, name) for name in told},
             "cost": [cost.model_dump() for cost in manifest.cost],
             "why": _why_not(manifest.results, manifest.results_sha256, manifest.results_size, None),
+        },
+    }
+
+
+def _of_progress(progress: schema.Progress, failed: bool) -> Json:
+    ended = progress.succeeded + progress.failed
+    return {
+        **_nothing(),
+        "status": "failed" if failed else "running",
+        "kind": "batch",
+        "provider": progress.provider,
+        "media_conn_id": progress.media_conn_id,
+        "batch": {
+            "total": progress.total,
+            "submitted": progress.waiting + ended,
+            "succeeded": progress.succeeded,
+            "failed": progress.failed,
+            "errors": {},
+            "results": None,
+            "cost": [],
+            "why": None,
         },
     }
 

@@ -90,12 +90,13 @@ async def _left_by(api: AirflowApi, instance: Mapping[str, Any]) -> dict[str, Bo
     if instance["state"] == "success":
         return {"result": await _final(api, instance, "return_value")}
     read = _final if instance["state"] == "failed" else _xcom
+    batch = "Batch" in (instance["operator_name"] or "")
     written, error, manifest = await asyncio.gather(
-        _body(api, f"{_path(instance)}/state-store/{KEY}", instance),
+        _body(api, f"{_path(instance)}/state-store/{BATCH if batch else KEY}", instance),
         read(api, instance, "media_error"),
         read(api, instance, "media_batch"),
     )
-    return {"record": written, "error": error, "manifest": manifest}
+    return {"progress" if batch else "record": written, "error": error, "manifest": manifest}
 
 
 async def _final(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Body:
@@ -123,7 +124,7 @@ async def _xcom(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Body
 
 async def _body(api: AirflowApi, path: str, instance: Mapping[str, Any]) -> Body:
     try:
-        body = await api.find(path, params={"map_index": instance["map_index"]})
+        body = await api.find(path, params=where(instance))
     except HTTPException as error:
         if error.status_code < 500:  # what Airflow refuses it refuses for the whole page
             raise
@@ -132,6 +133,12 @@ async def _body(api: AirflowApi, path: str, instance: Mapping[str, Any]) -> Body
         return body
     # Another package's operator may return what it likes.
     return len(body) if _OURS in body else None
+
+
+def where(instance: Mapping[str, Any]) -> Json:
+    """What tells a task instance apart from others of its task, as Airflow's API wants it."""
+    region = {name: instance[name] for name in cards.REGION if instance.get(name) is not None}
+    return region or {"map_index": instance["map_index"]}
 
 
 def _path(instance: Mapping[str, Any]) -> str:

@@ -158,6 +158,17 @@ class Manifest(_Written):
     results_size: Count | None = None
 
 
+class Progress(_Written):
+    """The entry of the task state store that says where a batch stands."""
+
+    total: Count
+    waiting: Count
+    succeeded: Count
+    failed: Count
+    provider: str | None = None
+    media_conn_id: str | None = None
+
+
 class Line(_Written):
     """A line of a batch's results: what became of one request."""
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI, HTTPException, Request
@@ -105,6 +106,13 @@ class Airflow:
         if value is not None:
             self.xcoms[(*place, key)] = value
 
+    def add_iteration(self, run: str, number: int, value: Any) -> None:
+        """A task instance of an iteration of a task loop in this run, and what it returned (Airflow 3.4)."""
+        region = {"region_id": str(UUID(int=7)), "region_index": number}
+        at = {"loop_iteration": {"loop_id": "once", "iteration": number}, "id": f"films/{run}/{number}"}
+        self.instances["films", f"{run}/{number}"] = instance_of(run, **region, **at)
+        self.xcoms["films", f"{run}/{number}", "return_value"] = value
+
     def get(self, route: str, run: str | None = None, **more: Any) -> Any:
         """The reply of one of the page's routes, asked for the task instance of a run, if one is named."""
         headers = more.pop("headers", {})
@@ -147,11 +155,12 @@ class Airflow:
             return {"task_instances": wanted, "next_cursor": None}
 
         @self.app.get(INSTANCES + "/{task}")
-        async def one(dag: str, run: str, task: str) -> Any:  # of the path
-            return found(self.instances, (dag, run))
+        async def one(dag: str, run: str, task: str, region_index: int = -1) -> Any:  # of the path
+            return found(self.instances, (dag, run) if region_index < 0 else (dag, f"{run}/{region_index}"))
 
         @self.app.get(INSTANCES + "/{task}/xcomEntries/{key}")
-        async def xcom(dag: str, run: str, task: str, key: str) -> Any:  # of the path
+        async def xcom(dag: str, run: str, task: str, key: str, region_index: int = -1) -> Any:  # of the path
+            run = run if region_index < 0 else f"{run}/{region_index}"
             return JSONResponse({"key": key, "value": found(self.xcoms, (dag, run, key))})
 
         @self.app.get(INSTANCES + "/{task}/state-store/{key:path}")

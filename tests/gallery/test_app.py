@@ -449,3 +449,51 @@ def test_files_are_checked_once_for_each_version(
     for _ in range(3):
         airflow.get("file", "r1", n=0, headers={"Range": "bytes=0-9"})
     assert read == [len(FILM), 10, 10, 10]
+
+
+# Batches that run, and iterations of a loop.
+
+STANDS = {
+    "try_number": 1,
+    "total": 100,
+    "kept": 100,
+    "provider": "kling",
+    "media_conn_id": "kling_default",
+    "waiting": 20,
+    "succeeded": 60,
+    "failed": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("running", "running"), ("deferred", "running"), ("up_for_retry", "failed")]
+)
+def test_a_batch_shows_how_far_it_is(airflow: Airflow, state: str, status: str) -> None:
+    """Before it has ended there is no manifest; one small entry has the counts."""
+    airflow.add("r1", state=state, operator_name="GenerateMediaBatchOperator")
+    airflow.records["films", "r1", "media_task.batch"] = STANDS
+    item = airflow.item("r1")
+    assert (item["status"], item["kind"], item["provider"]) == (status, "batch", "kling")
+    told = {name: item["batch"][name] for name in ("total", "submitted", "succeeded", "failed")}
+    assert told == {"total": 100, "submitted": 83, "succeeded": 60, "failed": 3}
+    assert airflow.items()["r1"]["batch"]["total"] == 100
+    assert airflow.get("api/totals").status_code == 200
+
+
+@pytest.mark.parametrize("stands", [{"total": -1}, {"waiting": "x"}, {"succeeded": None}, {"provider": 5}])
+def test_so_is_what_a_batch_says_of_itself(airflow: Airflow, stands: dict[str, Any]) -> None:
+    """Others may write it, too."""
+    airflow.add("r1", state="running", operator_name="GenerateMediaBatchOperator")
+    airflow.records["films", "r1", "media_task.batch"] = {**STANDS, **stands}
+    assert airflow.items()["r1"]["status"] == "unreadable"
+
+
+def test_each_iteration_of_a_loop_is_an_item_of_its_own(airflow: Airflow) -> None:
+    """All have one name, one run and one map index; the page asks for each by its region."""
+    for number in range(3):
+        airflow.add_iteration("r1", number, {**RESULT, "arguments": {"prompt": f"fox {number}"}})
+    listed = airflow.get("api/items").json()["items"]
+    assert {(item["loop"], item["prompt"]) for item in listed} == {(n, f"fox {n}") for n in range(3)}
+    for item in listed:
+        place = {name: item[name] for name in ("region_id", "region_index")}
+        assert airflow.item("r1", **place)["prompt"] == item["prompt"]

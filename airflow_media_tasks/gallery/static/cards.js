@@ -4,9 +4,12 @@ import { AIRFLOW, BASE, el, query, symbol } from "./elements.js";
 import { kindOf, playOnHover, player } from "./media.js";
 import { age, duration, price } from "./words.js";
 
-export const keyOf = (item) => ({ dag_id: item.dag_id, run_id: item.run_id, task_id: item.task_id, map_index: item.map_index, number: item.number });
+export const keyOf = (item) => ({ dag_id: item.dag_id, run_id: item.run_id, task_id: item.task_id, map_index: item.map_index, region_id: item.region_id, region_index: item.region_index, number: item.number });
 export const nameOf = (item) => JSON.stringify(Object.values(keyOf(item)));
 export const itemHref = (item) => `${BASE}/item?${query(keyOf(item))}`;
+export const taskOf = (item) => (item.map_index >= 0 ? `${item.task_id} [${item.map_index}]` : item.task_id);
+// Which iteration of a task loop it is, counted from 0 as Airflow does.
+export const iterationOf = (item) => (Number.isInteger(item.loop) ? `, iteration ${item.loop}` : "");
 export const isUnderWay = (item) => item.status === "running" || item.status === "queued";
 
 export function titleOf(item) {
@@ -93,7 +96,7 @@ export function stage(item) {
 export function card(item, open) {
   const facts = [item.provider, item.model, item.seconds === null ? null : duration(item.seconds), price(item.cost)];
   const unchecked = item.files.map((file) => file.checked).find(Boolean);
-  const where = [item.dag_id, item.name || (item.map_index >= 0 ? `${item.task_id} [${item.map_index}]` : item.task_id)].join(" / ");
+  const where = [item.dag_id, item.name || taskOf(item)].join(" / ") + iterationOf(item);
   const when = age(item.finished_at || item.submitted_at || item.started_at);
   const href = itemHref(item);
   const node = el("li", { class: "card" },

@@ -1,7 +1,7 @@
 // Everything about one item, and what can be done about it.
 
 import { AIRFLOW, BASE, ask, button, copyButton, el, query, rootsNote, say, symbol, trouble } from "./elements.js";
-import { card, chip, isUnderWay, itemHref, keyOf, stage, titleOf, unreadableNote } from "./cards.js";
+import { card, chip, isUnderWay, itemHref, iterationOf, keyOf, stage, taskOf, titleOf, unreadableNote } from "./cards.js";
 import { fileHref, player } from "./media.js";
 import { duration, moment, price, size } from "./words.js";
 
@@ -222,7 +222,7 @@ export class Detail {
 
   side(item, label) {
     const { links, batch } = item;
-    const task = `${item.task_id}${item.map_index >= 0 ? ` [${item.map_index}]` : ""}`;
+    const task = taskOf(item) + iterationOf(item);
     const within = (href, text) => el("a", { href: AIRFLOW + href, target: "_top", text });
     const mono = (text) => (text ? el("span", { class: "mono", text }) : null);
     const { prompt: _, ...rest } = item.arguments || {};
