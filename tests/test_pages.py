@@ -4,16 +4,16 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from airflow_media_tasks import storage
 from airflow_media_tasks.batch.pages import ENTRY_BYTES, Pages, State
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.records import SUBMISSIONS, Entries, Record
+from airflow_media_tasks.records import PAGE, SUBMISSIONS, Entries, Record
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submission import Submission
 from airflow_media_tasks.task import MediaTask, MediaTaskError, TaskStatus
@@ -208,6 +208,42 @@ def test_a_worker_killed_between_the_intents_and_what_became_of_them(
     assert len(sim.ledger()) == 8
 
 
+def test_what_has_landed_before_a_worker_dies_is_not_landed_again(
+    sim: Simulator,
+    connect: Connect,
+    context: Place,
+    complete: Complete,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is written down page by page."""
+
+    class Killed(BaseException):
+        """The worker is gone."""
+
+    connect("kling")
+    operator = batch(tmp_path, foxes(*map(str, range(PAGE + 5))), save_to=f"file://{tmp_path}/")
+    land, landed = storage.land, []
+
+    def dies_on_the_second_page(*given: Any, **named: Any) -> Any:
+        if len(landed) == PAGE + 2:
+            raise Killed
+        landed.append(given)
+        return land(*given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "land", dies_on_the_second_page)
+        with pytest.raises(Killed):
+            complete(operator)
+    before = len(landed)
+    monkeypatch.setattr(
+        storage, "land", lambda *given, **named: landed.append(given) or land(*given, **named)
+    )
+    retry(context)
+    assert complete(operator)["succeeded"] == len(sim.ledger()) == PAGE + 5
+    assert len(landed) - before == 5
+
+
 # Few calls, small entries.
 
 
@@ -374,10 +410,3 @@ async def test_the_first_versions_trigger_hands_over_soon(monkeypatch: pytest.Mo
     assert trigger.serialize()[1].items() >= of_the_first_version.items()
     (event,) = [event.payload async for event in trigger.run()]
     assert event == {"ended": {}, "gave_up": {}}
-
-
-def test_the_context_of_these_tests_is_what_entries_need() -> None:
-    """A task without our asset among its inlets is told so before anything is sent."""
-    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1)
-    with pytest.raises(MediaTaskError, match="as an inlet"):
-        Entries({"ti": ti, "task_state_store": {}, "asset_state_store": {}})  # type: ignore[typeddict-item]  # as above

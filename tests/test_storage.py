@@ -1016,3 +1016,27 @@ def test_what_is_refused_is_never_paid_again(
     is_open.set()
     assert complete(operator)["path"].endswith(".png")
     assert len(sim.ledger()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("films/", ["d/r/t/loop-0-0-0.mp4", "d/r/t/loop-1-0-0.mp4", "d/r/t/loop-2-0-0.mp4"]),
+        ("films/{task_id}/{loop}{index}{ext}", ["t/loop-0-0.mp4", "t/loop-1-0.mp4", "t/loop-2-0.mp4"]),
+        ("films/{media_task_id}{ext}", ["m.mp4", "m-loop-1.mp4", "m-loop-2.mp4"]),
+        ("films/fox.mp4", ["fox.mp4", "fox-loop-1.mp4", "fox-loop-2.mp4"]),
+    ],
+)
+def test_iterations_of_a_task_loop_land_beside_each_other(
+    tmp_path: Path, text: str, names: list[str]
+) -> None:
+    """They have one name, one run and one map index; no template lets one overwrite the other."""
+    place = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 0}
+    film = MediaFile("video", "")
+    found = [
+        Destination(f"file://{tmp_path}/{text}", {**place, "loop": number}).path(0, film, "m", ".mp4")
+        for number in range(3)
+    ]
+    assert [path.path for path in found] == [f"{tmp_path}/films/{name}" for name in names]
+    outside = Destination(f"file://{tmp_path}/{text}", place).path(0, film, "m", ".mp4").path
+    assert "loop-" not in outside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from airflow_media_tasks.waiting import made_by
 
 TOLD_EVERY = 15.0
 """Seconds after which the log says again how far the batch is."""
+WRITTEN_EVERY = 10.0
+"""Seconds after which what has landed is written down while a page of requests lands."""
 _KEPT = ("id", "status", "url", "urls", "files", "cost", "created_at", "finished_at")
 
 
@@ -36,20 +39,23 @@ class Settling:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.patience = threading.Event()
-        self._told = time.monotonic()
+        self._told = self._written = time.monotonic()
 
     def settle(self, event: Mapping[str, Mapping[int, int]]) -> None:
         """Notes and lands what has ended, page by page."""
         self.patience.clear()
-        for page in self.batch.state.open:
-            numbers = [
-                number
-                for name in ("ended", "gave_up")
-                for number in numbers_of(page, event[name].get(page, 0))
-                if self.batch.stand(self.batch.pages[number]) is Stand.WAITING
-            ]
-            if numbers:
-                self._settle_page(numbers)
+        many = threads(THREADS)
+        with self.batch.hook, ThreadPoolExecutor(many, thread_name_prefix="landing") as pool:
+            for page in self.batch.state.open:
+                numbers = [
+                    number
+                    for name in ("ended", "gave_up")
+                    for number in numbers_of(page, event[name].get(page, 0))
+                    if self.batch.stand(self.batch.pages[number]) is Stand.WAITING
+                ]
+                if numbers:
+                    self._settle_page(pool, numbers)
+                    self._write()
         self.batch.state.open = [page for page in self.batch.state.open if self._is_under_way(page)]
         self.batch.write()
 
@@ -57,46 +63,58 @@ class Settling:
         records = self.batch.pages.page(page).values()
         return any(self.batch.stand(record) is Stand.WAITING for record in records)
 
-    def _settle_page(self, numbers: Sequence[int]) -> None:
+    def _write(self) -> None:
+        """What has landed is not landed again, whatever becomes of this worker."""
+        self.batch.write()
+        self._written = time.monotonic()
+
+    def _settle_page(self, pool: ThreadPoolExecutor, numbers: Sequence[int]) -> None:
         records = {number: record for number in numbers if (record := self.batch.pages[number]) is not None}
-        tasks, troubles = self._read([str(record.media_task_id) for record in records.values()])
+        answers = self._read(pool, [str(record.media_task_id) for record in records.values()])
         requests = {one.number: one for one in self.batch.requests.some(self.batch.pages.keys(list(records)))}
-        with ThreadPoolExecutor(threads(THREADS), thread_name_prefix="landing") as pool:
-            landings = {}
-            for number, record in records.items():
-                task = tasks.get(str(record.media_task_id))
-                if task is None or not task.status.is_terminal:
-                    self._gave_up(number, record, task, troubles.get(str(record.media_task_id)))
-                    continue
-                result = self._result(requests[number], record, task)
-                landings[pool.submit(self._land, requests[number], result, task)] = (number, record, task)
-            for landing in as_completed(landings):
-                number, record, task = landings[landing]
-                self.batch.state.waiting -= 1
-                self._ended(requests[number], record, task, *landing.result())
-                self._tell()
+        landings = {}
+        for number, record in records.items():
+            task = answers.get(str(record.media_task_id))
+            if not isinstance(task, MediaTask) or not task.status.is_terminal:
+                self._gave_up(number, record, task)
+                continue
+            result = self._result(requests[number], record, task)
+            landings[pool.submit(self._land, requests[number], result, task)] = (number, record, task)
+        for landing in as_completed(landings):
+            number, record, task = landings[landing]
+            self.batch.state.waiting -= 1
+            self._ended(requests[number], record, task, *landing.result())
+            self._tell()
+            if time.monotonic() - self._written > WRITTEN_EVERY:
+                self._write()
 
-    def _read(self, media_task_ids: Sequence[str]) -> tuple[dict[str, MediaTask], dict[str, MediaTaskError]]:
-        """The tasks as they are now, and what is wrong with an id that cannot even be asked for."""
+    def _read(
+        self, pool: ThreadPoolExecutor, media_task_ids: Sequence[str]
+    ) -> dict[str, MediaTask | MediaTaskError]:
+        """The tasks as they are now, as far as the provider shows them, or why one cannot be asked for."""
+        together = max(self.batch.hook.batch_size, math.ceil(len(media_task_ids) / THREADS))
+        chunks = [
+            media_task_ids[start : start + together] for start in range(0, len(media_task_ids), together)
+        ]
+        found: dict[str, MediaTask | MediaTaskError] = {}
+        for some in pool.map(self._read_some, chunks):
+            found |= some
+        return found
+
+    def _read_some(self, media_task_ids: Sequence[str]) -> dict[str, MediaTask | MediaTaskError]:
         try:
-            return self.batch.hook.get_tasks(media_task_ids), {}
-        except MediaRequestError:
-            tasks: dict[str, MediaTask] = {}
-            troubles: dict[str, MediaTaskError] = {}
-            for media_task_id in media_task_ids:
-                try:
-                    tasks |= self.batch.hook.get_tasks([media_task_id])
-                except MediaRequestError as error:
-                    troubles[media_task_id] = error
-            return tasks, troubles
+            return {**self.batch.hook.get_tasks(media_task_ids)}
+        except MediaRequestError as error:
+            if len(media_task_ids) == 1:
+                return {media_task_ids[0]: error}
+            # It is about one of them.
+            return {one: task for some in media_task_ids for one, task in self._read_some([some]).items()}
 
-    def _gave_up(
-        self, number: int, record: Record, task: MediaTask | None, trouble: MediaTaskError | None
-    ) -> None:
+    def _gave_up(self, number: int, record: Record, task: MediaTask | MediaTaskError | None) -> None:
         """A task that this try does not wait for any longer; it may yet end well, and the next try looks."""
         error: MediaTaskError
-        if task is None:
-            error = trouble or MediaNotFoundError(
+        if not isinstance(task, MediaTask):
+            error = task or MediaNotFoundError(
                 f"{self.batch.hook.conn_type} does not show {record.media_task_id} at present",
                 provider=self.batch.hook.conn_type,
                 media_task_id=record.media_task_id,
