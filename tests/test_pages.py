@@ -282,11 +282,11 @@ def test_requests_share_the_calls_of_the_store(
 
 
 def test_an_entry_of_a_full_page_is_small_whatever_the_ids(context: Place) -> None:
-    """A page of records with the longest ids and everything else that a record can hold stays below 60 KB."""
+    """A page of records with the longest ids and everything else that a record can hold stays below 60 KiB."""
     entries = Entries(context)  # type: ignore[arg-type]  # what it uses of a context
     state = State(1, 100, 100, "kling", "kling_default", 0.0)
     pages = Pages(entries, state, {"provider": "kling", "media_conn_id": "kling_default"})
-    for number in range(100):
+    for number in range(PAGE):
         record = Record(
             phase="submitted",
             generation=12,
@@ -297,7 +297,7 @@ def test_an_entry_of_a_full_page_is_small_whatever_the_ids(context: Place) -> No
             media_conn_id="kling_default",
             operation="multi_image_to_video",
             provider="kling",
-            media_task_id="videos/multi-image2video/" + "x" * 140,
+            media_task_id="videos/multi-image2video/" + "x" * 480,
             finished_at="2026-11-20T10:11:12.131415+00:00",
             spent={"amount": "123456.123456", "unit": "units"},
             held="123456.123456",
