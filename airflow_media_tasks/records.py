@@ -38,7 +38,7 @@ SUBMISSIONS = Asset(name="airflow-media-tasks submissions", uri="media-tasks://s
 """Whose state store is the second home. Neither its name nor its URI may ever change: Airflow would make one
 of the two inactive, and fail every task that has it as an inlet."""
 
-PAGE = 64
+PAGE = 60
 """Records of a batch in one entry: as many as stay below 60 KiB, whatever ids a provider gives."""
 KEY_LENGTH = 20
 """Hex digits of a fingerprint by which a batch knows a request."""

@@ -303,6 +303,7 @@ def test_an_entry_of_a_full_page_is_small_whatever_the_ids(context: Place) -> No
             held="123456.123456",
             key="f" * 20 + "-12345",
             failure="SubmissionOutcomeUnknown",
+            asked_at="2026-11-20T10:11:12.131415+00:00",
         )
         pages[number] = pages.end(record, {"error": {"message": "x" * 2000}})
     pages.write()
