@@ -350,26 +350,28 @@ class Rig:
             index = f"/{each.map_index}" if each.map_index >= 0 else ""
             self.cluster.request("PATCH", place + index, json={"new_state": "failed"})
 
-    def _clear_ended(self, scenario: Scenario) -> None:
+    def _until_run_ended(self, scenario: Scenario) -> None:
         # A clear while the scheduler is about to end the run is lost in Airflow 3.3.2: the run just ends.
         ends = time.monotonic() + 60
         while self._unended([scenario]) and time.monotonic() < ends:
             time.sleep(1)
-        self._clear(scenario)
 
-    def _clear(self, scenario: Scenario) -> None:
-        body = {
+    def _clear(self, scenario: Scenario, task_ids: Sequence[str] | None = None) -> None:
+        body: dict[str, Any] = {
             "dry_run": False,
             "only_failed": False,
             "dag_run_id": self._runs[scenario.name],
             "reset_dag_runs": True,
+            **({} if task_ids is None else {"task_ids": list(task_ids)}),
         }
         self.cluster.request("POST", f"dags/{scenario.name}/clearTaskInstances", json=body)
 
-    def _user_clears_deferred(self, scenario: Scenario) -> None:
+    def _user_clears_deferred(self, scenario: Scenario, task_ids: Sequence[str] | None = None) -> None:
         waited = self.until(scenario, lambda each: each.waits, "wait")
+        if scenario.quick:
+            time.sleep(8)  # the quick ones have ended, the others make the batch wait
         tries = {(each.task_id, each.map_index): each.try_number for each in waited}
-        self._clear(scenario)
+        self._clear(scenario, task_ids)
         self.until(
             scenario,
             lambda each: each.waits and each.try_number > tries[each.task_id, each.map_index],
@@ -377,22 +379,34 @@ class Rig:
         )
         self._simulators[scenario.name].advance(FOREVER)
 
+    def _user_clears_mapped(self, scenario: Scenario) -> None:
+        self._user_clears_deferred(scenario, [case.task_id for case in cases(scenario)])
+
     def _user_clears_success(self, scenario: Scenario) -> None:
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
-        self._clear_ended(scenario)
+        self._until_run_ended(scenario)
+        self._clear(scenario)
         self.until(scenario, lambda each: each.state == "success" and each.try_number > 1, "succeeded again")
 
     def _person_adopts(self, scenario: Scenario) -> None:
-        """What the message of `SubmissionOutcomeUnknown` says: adopt by the command, then clear."""
+        self._person_answers(scenario, "adopt")
+
+    def _person_resubmits(self, scenario: Scenario) -> None:
+        self._person_answers(scenario, "resubmit")
+
+    def _person_answers(self, scenario: Scenario, command: str) -> None:
+        """What the message of `SubmissionOutcomeUnknown` says; the command clears the task."""
         failed = self.until(scenario, lambda each: each.state == "failed", "have stopped")
+        self._until_run_ended(scenario)
         server = ["--api-url", self.cluster.url, "--username", "admin"]
         for each in failed:
             [case] = [case for case in cases(scenario) if case.task_id == each.task_id]
             [entry] = self._paid(case, each.map_index)
-            place = [scenario.name, self._runs[scenario.name], each.task_id, f"operations/{entry['id']}"]
+            place = [scenario.name, self._runs[scenario.name], each.task_id]
+            what = [f"operations/{entry['id']}"] if command == "adopt" else []
             subprocess.run(
                 [
-                    *self.cluster.airflow("media-tasks", "adopt", *place),
+                    *self.cluster.airflow("media-tasks", command, *place, *what),
                     "--map-index",
                     str(each.map_index),
                     *server,
@@ -402,7 +416,6 @@ class Rig:
                 capture_output=True,
                 timeout=120,
             )
-        self._clear_ended(scenario)
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
 
     def _zombie_wakes(self, scenario: Scenario) -> None:
@@ -502,7 +515,12 @@ ACTS: dict[str, Callable[[Rig, Scenario], None]] = {
     "user_fails": Rig._user_fails,
     "user_clears_deferred": Rig._user_clears_deferred,
     "user_clears_success": Rig._user_clears_success,
+    "user_clears_mapped": Rig._user_clears_mapped,
+    "batch_cleared_waiting": Rig._user_clears_deferred,
+    "batch_cleared_half": Rig._user_clears_deferred,
+    "batch_cleared_success": Rig._user_clears_success,
     "person_adopts": Rig._person_adopts,
+    "person_resubmits": Rig._person_resubmits,
     "zombie": Rig._zombie_wakes,
 }
 SHAKES: dict[str, Callable[[Rig, Scenario], None]] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 
 MAPPED = 3
+BATCH = 8
 FOREVER = 1_000_000  # simulated seconds: until the rig moves the simulator's clock
 # What each family is asked for: its place in the rig.
 OPERATIONS = {"vap": "text_to_image", "acedata": "veo/text_to_video", "kling": "text_to_video"}
@@ -21,7 +22,7 @@ CORE = {"kill_after_post", "loses_reply", "polling_503", "raise_in_complete", "u
 
 @dataclass(frozen=True)
 class Scenario:
-    """One fault, as one DAG with a task for each provider, single and mapped.
+    """One fault, as one DAG with a task for each provider, single and mapped, or with a batch for each.
 
     :param name: the DAG's id.
     :param fault: for the table.
@@ -35,6 +36,8 @@ class Scenario:
     :param log: what one of the tries must have logged.
     :param naive: whether the record is switched off.
     :param mapped: how many mapped task instances there are besides the single one.
+    :param batch: how many requests the one batch of each provider has, instead of those tasks.
+    :param quick: how many of them take three seconds only.
     :param options: further arguments of the operator.
     """
 
@@ -51,18 +54,22 @@ class Scenario:
     providers: tuple[str, ...] = EVERYBODY
     single: bool = True
     mapped: int = MAPPED
+    batch: int = 0
+    quick: int = 0
     operations: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def modes(self) -> dict[str, int]:
-        """`single` and `mapped`, with the number of task instances of each."""
+        """`single` and `mapped`, or `batch`, with the number of task instances of each."""
+        if self.batch:
+            return {"batch": 1}
         return {**({"single": 1} if self.single else {}), **({"mapped": self.mapped} if self.mapped else {})}
 
     def modes_of(self, provider: str) -> dict[str, int]:
         """The same for one provider."""
-        return self.modes if provider in WHOLE else {"single": 1}
+        return self.modes if self.batch or provider in WHOLE else {"single": 1}
 
     def conn_id(self, provider: str) -> str:
         """The account that the tasks of this scenario use."""
@@ -73,15 +80,17 @@ class Scenario:
         return self.operations.get(provider, OPERATIONS[provider])
 
     def requests(self, provider: str, mode: str) -> list[dict[str, Any]]:
-        """Each task instance's arguments.
+        """Each task instance's arguments, or those of each request of the batch.
 
         Equal ones, except where the provider keeps no mark of ours: VAP cannot tell two equal ones apart.
         """
-        prompt = f"{self.name} {mode} {self.words} [sim:seconds={self.seconds}]"
-        number = self.modes[mode]
+        prompts = [
+            f"{self.name} {mode} {self.words} [sim:seconds={3 if index < self.quick else self.seconds}]"
+            for index in range(self.batch or self.modes[mode])
+        ]
         return [
             {**self.arguments, "prompt": f"{prompt} {index}" if provider == "vap" else prompt}
-            for index in range(number)
+            for index, prompt in enumerate(prompts)
         ]
 
 
@@ -108,7 +117,7 @@ def _narrowed(scenarios: list[Scenario]) -> list[Scenario]:
     """The same scenarios, those that are not core rows only for the families that go through all."""
     return [
         each
-        if each.name in CORE
+        if each.name in CORE or each.batch
         else replace(each, providers=tuple(name for name in each.providers if name in WHOLE))
         for each in scenarios
     ]
@@ -176,6 +185,62 @@ SIDE_BY_SIDE = _narrowed(
             "user_clears_deferred", "user clears while deferred", seconds=FOREVER, log="submitting nothing"
         ),
         Scenario("user_clears_success", "user clears a success", paid=2, log="submitting anew"),
+        Scenario(
+            "user_clears_mapped",
+            "user clears a mapped task as a whole while it waits",
+            seconds=FOREVER,
+            single=False,
+            log="submitting nothing",
+        ),
+        *(
+            Scenario(
+                f"batch_killed_{where}",
+                f"batch: worker SIGKILL {label}",
+                f"kill {where}",
+                paid=BATCH,
+                batch=BATCH,
+                tries=(2, 4),
+            )
+            for where, label in {
+                "before_post": "when the intents are written",
+                "in_middle": "when some are sent",
+                "after_all": "when all are sent and nothing of it is written",
+            }.items()
+        ),
+        Scenario(
+            "batch_cleared_waiting",
+            "user clears a batch that waits",
+            seconds=FOREVER,
+            paid=BATCH,
+            batch=BATCH,
+            log="under way since an earlier try",
+        ),
+        Scenario(
+            "batch_cleared_half",
+            "user clears a batch of which half has ended",
+            seconds=FOREVER,
+            paid=BATCH,
+            batch=BATCH,
+            quick=BATCH // 2,
+            log="under way since an earlier try",
+        ),
+        Scenario(
+            "batch_cleared_success",
+            "user clears a batch that has succeeded",
+            paid=BATCH,
+            batch=BATCH,
+            log=f"of {BATCH} requests",
+        ),
+        Scenario(
+            "naive_batch",
+            "naive twin: worker SIGKILL when all are sent",
+            "kill after_all",
+            paid=2 * BATCH,
+            batch=BATCH,
+            tries=(2, 2),
+            naive=True,
+            options={"deferrable": False},
+        ),
         Scenario("zombie", "two workers execute the same try", "freeze before_post", tries=(2, 4), mapped=1),
         Scenario(
             "prompt_changes",
@@ -203,6 +268,18 @@ SIDE_BY_SIDE = _narrowed(
             "kill after_post",
             tries=(3, 5),
             log="nothing is paid again",
+            providers=("vap",),
+            mapped=1,
+            operations={"vap": "edit_image"},
+            arguments={"image_url": "https://example.com/1.png"},
+        ),
+        Scenario(
+            "person_resubmits",
+            "the same, then given up by a person",
+            "kill after_post",
+            paid=2,
+            tries=(3, 5),
+            log="a person has decided: submit anew",
             providers=("vap",),
             mapped=1,
             operations={"vap": "edit_image"},

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from airflow.sdk import DAG, Context
+from airflow.sdk import DAG, BaseOperator, Context
 from scenarios import SCENARIOS, SHAKEN, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.operators import MediaTaskOperator
-from airflow_media_tasks.records import Record
+from airflow_media_tasks.operators import GenerateMediaBatchOperator, MediaTaskOperator
+from airflow_media_tasks.records import SUBMISSIONS, Entries
 from airflow_media_tasks.task import MediaTask, MediaTaskError
 
 
@@ -42,8 +42,8 @@ def throw() -> None:
     raise RuntimeError("the fault rig says: boom")
 
 
-class HurtOperator(MediaTaskOperator):
-    """`MediaTaskOperator` that does *hurt* to itself, the first time that it comes by.
+class Hurts(BaseOperator):
+    """An operator that does *hurt* to itself, the first time that it comes by.
 
     :param hurt: `<how> <where>`, or empty.
     :param naive: whether it forgets what was recorded.
@@ -53,11 +53,62 @@ class HurtOperator(MediaTaskOperator):
         super().__init__(**kwargs)
         self.hurt = hurt
         self.naive = naive
+
+    def _pass(self, where: str, context: Context) -> None:
+        how, _, point = self.hurt.partition(" ")
+        if point == where and self._first_time(context):
+            {"kill": kill, "freeze": freeze, "raise": throw}[how]()
+
+    def _first_time(self, context: Context) -> bool:
+        try:
+            with mark_of(context["ti"]).open("x") as file:
+                file.write(f"{os.getppid()} {os.getpid()}")
+        except FileExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def _forgetful(self, context: Context) -> Iterator[None]:
+        """Both homes of the records are empty for whoever is naive."""
+        with ExitStack() as stack:
+            for store in (context["task_state_store"], context["asset_state_store"][SUBMISSIONS]):
+                if self.naive:
+                    stack.enter_context(patch.object(type(store), "get", lambda *_, **__: None))
+            yield
+
+
+class HurtBatchOperator(Hurts, GenerateMediaBatchOperator):
+    """`GenerateMediaBatchOperator` that is hurt while its first group is sent."""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """As usual, with a wrapped method."""
+        submit, sent, lock = MediaHook.submit, [0], threading.Lock()
+
+        def submit_hurt(hook: MediaHook, *args: Any, **kwargs: Any) -> MediaTask:
+            self._pass("before_post", context)
+            task = submit(hook, *args, **kwargs)
+            with lock:
+                sent[0] += 1
+                if sent[0] == len(self.requests) // 2:
+                    self._pass("in_middle", context)
+                if sent[0] == len(self.requests):
+                    self._pass("after_all", context)
+            return task
+
+        with patch.object(MediaHook, "submit", submit_hurt), self._forgetful(context):
+            return super().execute(context)
+
+
+class HurtOperator(Hurts, MediaTaskOperator):
+    """`MediaTaskOperator` that is hurt anywhere on its way."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.is_brief = False
 
     def pre_execute(self, context: Context) -> None:
         """The user's: Airflow calls it at the start of every pass, after a deferral too."""
-        record = Record.load(context)
+        record, _ = Entries(context).load()
         if record is not None and record.media_task_id is not None:
             self._pass("on_resume", context)
 
@@ -104,11 +155,7 @@ class HurtOperator(MediaTaskOperator):
             self._pass("after_post", context)
             return task
 
-        with ExitStack() as stack:
-            stack.enter_context(patch.object(MediaHook, "submit", submit_hurt))
-            if self.naive:
-                store = type(context["task_state_store"])
-                stack.enter_context(patch.object(store, "get", lambda *_, **__: None))
+        with patch.object(MediaHook, "submit", submit_hurt), self._forgetful(context):
             yield
 
     def _awake(self, submit: Callable[[], MediaTask], context: Context) -> MediaTask:
@@ -124,19 +171,6 @@ class HurtOperator(MediaTaskOperator):
             raise
         finally:
             mark.with_suffix(".woke").write_text(said)
-
-    def _pass(self, where: str, context: Context) -> None:
-        how, _, point = self.hurt.partition(" ")
-        if point == where and self._first_time(context):
-            {"kill": kill, "freeze": freeze, "raise": throw}[how]()
-
-    def _first_time(self, context: Context) -> bool:
-        try:
-            with mark_of(context["ti"]).open("x") as file:
-                file.write(f"{os.getppid()} {os.getpid()}")
-        except FileExistsError:
-            return False
-        return True
 
 
 def mark_of(ti: Any) -> Path:
@@ -171,6 +205,13 @@ def dag_of(scenario: Scenario) -> DAG:
             if "mapped" in modes:
                 HurtOperator.partial(task_id=f"{provider}_mapped", **usual).expand(
                     arguments=scenario.requests(provider, "mapped")
+                )
+            if "batch" in modes:
+                HurtBatchOperator(
+                    task_id=f"{provider}_batch",
+                    requests=scenario.requests(provider, "batch"),
+                    results=f"file://{os.environ['FAULT_MARKS']}/{scenario.name}-{provider}.jsonl",
+                    **usual,
                 )
     return dag
 
