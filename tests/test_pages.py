@@ -282,7 +282,7 @@ def test_requests_share_the_calls_of_the_store(
 
 
 def test_an_entry_of_a_full_page_is_small_whatever_the_ids(context: Place) -> None:
-    """A page of records with the longest ids and everything else that a record can hold stays below 60 KiB."""
+    """A page of records that hold the longest ids, and all else that one can hold, is below 60 KiB."""
     entries = Entries(context)  # type: ignore[arg-type]  # what it uses of a context
     state = State(1, 100, 100, "kling", "kling_default", 0.0)
     pages = Pages(entries, state, {"provider": "kling", "media_conn_id": "kling_default"})
