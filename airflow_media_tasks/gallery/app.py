@@ -199,7 +199,7 @@ async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, 
     looked_back_to = None
     async with AirflowApi(request) as api:
         after: str | None = _decoded(cursor)
-        while after is not None and len(found) < PAGE // 2 and not (looked_back_to and clock.is_over):
+        while after is not None and len(found) < PAGE // 2:
             limit = SEARCHED if filters.q else PAGE
             query = {**filters.query(), "order_by": "-start_date", "limit": limit, "cursor": after}
             listed = await api.call("GET", filters.path(), params=query)
@@ -211,6 +211,8 @@ async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, 
             after = listed.get("next_cursor")
             if not listed["task_instances"]:
                 after = None
+            if clock.is_over:
+                break
         await _use_landed_copies(api, user, found)
     editable = await _allowed(user, "PUT", DagAccessEntity.TASK_INSTANCE, {item["dag_id"] for item in found})
     return await _sent(
@@ -284,7 +286,7 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> R
     after: str | None = ""
     looked_back_to = ""
     async with AirflowApi(request, background=True) as api:
-        while after is not None and not (looked_back_to and clock.is_over):
+        while after is not None:
             if await request.is_disconnected():
                 break
             query = {**filters.query(), "order_by": "-start_date", "limit": SEARCHED, "cursor": after}
@@ -294,6 +296,8 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> R
             made.add([item for item in await items.items_of(api, wanted) if filters.wants(item)])
             looked_back_to = instances[-1]["start_date"] or looked_back_to if instances else looked_back_to
             after = listed.get("next_cursor") if listed["task_instances"] else None
+            if clock.is_over:
+                break
     complete = {
         "complete": after is None,
         "complete_today": after is None or "" < looked_back_to < made.today,

@@ -89,6 +89,9 @@ _FINAL = {"result": "return_value", "error": "media_error", "manifest": "media_b
 async def _left_by(api: AirflowApi, instance: Mapping[str, Any]) -> dict[str, Body]:
     if instance["state"] == "success":
         return {"result": await _final(api, instance, "return_value")}
+    if instance["start_date"] is None:
+        # No worker has had it: there may be thousands, and on PostgreSQL they are listed first.
+        return {}
     read = _final if instance["state"] == "failed" else _xcom
     batch = "Batch" in (instance["operator_name"] or "")
     written, error, manifest = await asyncio.gather(

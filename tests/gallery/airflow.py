@@ -144,7 +144,9 @@ class Airflow:
             return await go_on(request)
 
         @self.app.get(INSTANCES)
-        async def listed(dag: str, run: str, operator_name_pattern: str = "") -> Any:
+        async def listed(
+            dag: str, run: str, operator_name_pattern: str = "", limit: int = 1000, cursor: str = ""
+        ) -> Any:
             wanted = [
                 one
                 for one in self.instances.values()
@@ -152,7 +154,9 @@ class Airflow:
                 and run in ("~", one["dag_run_id"])
                 and any(part in one["operator_name"] for part in operator_name_pattern.split("|"))
             ]
-            return {"task_instances": wanted, "next_cursor": None}
+            end = int(cursor or 0) + limit
+            more = str(end) if end < len(wanted) else None
+            return {"task_instances": wanted[int(cursor or 0) : end], "next_cursor": more}
 
         @self.app.get(INSTANCES + "/{task}")
         async def one(dag: str, run: str, task: str, region_index: int = -1) -> Any:  # of the path

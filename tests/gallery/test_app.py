@@ -12,7 +12,7 @@ import pytest
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.models.dag import DagModel
 
-from airflow_media_tasks.gallery import files, items, schema
+from airflow_media_tasks.gallery import app, files, items, schema
 
 from .airflow import RESULT, Airflow, landed
 
@@ -350,6 +350,44 @@ def test_a_page_is_bounded_however_much_is_in_its_items(airflow: Airflow) -> Non
     assert len(reply.content) < 2 * 2**20
     assert items._results.weight <= items.RESULTS
     assert len(airflow.item("r1")["files"]) == 1000
+
+
+# What has not begun. On PostgreSQL it is listed first.
+
+
+def waiting_in_front(airflow: Airflow, count: int) -> None:
+    """As many mapped copies that no worker has taken yet, and behind them one that has succeeded."""
+    for number in range(count):
+        airflow.add(f"w{number}", state="scheduled", start_date=None, end_date=None, rendered_fields={})
+    airflow.add("r1", RESULT)
+
+
+def test_of_what_has_not_begun_nothing_is_asked(airflow: Airflow) -> None:
+    """It has left nothing: a thousand copies that wait for a slot are passed over as they are listed."""
+    waiting_in_front(airflow, 300)
+    assert list(airflow.items()) == ["r1"]
+    assert airflow.get("api/totals").json()["made"] == 1
+    kinds = ("xcomEntries", "state-store")
+    assert len([path for path in airflow.asked if any(kind in path for kind in kinds)]) == 1
+
+
+@pytest.mark.parametrize("route", ["api/items", "api/totals"])
+def test_however_much_has_not_begun_an_answer_comes(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    """After the time that a look may take, with where to go on; not when all of it has been listed."""
+    waiting_in_front(airflow, 300)
+    monkeypatch.setattr(app, "BUDGET", 0.0)
+    reply = airflow.get(route).json()
+    if route == "api/totals":
+        assert (reply["made"], reply["complete"], reply["complete_today"]) == (0, False, False)
+        return
+    pages = 1
+    while not reply["items"]:
+        assert reply["looked_back_to"] is None
+        reply = airflow.get(route, cursor=reply["cursor"]).json()
+        pages += 1
+    assert pages == 6
 
 
 # Who may.

@@ -124,7 +124,8 @@ export class Grid {
       await this.take(this.ask(""));
       // A search that has found nothing yet says how far it has come, and goes on.
       while (!this.items.length && this.cursor && this.shown) {
-        this.main[0].textContent = `Looked back to ${moment(this.lookedBackTo)}, and going on`;
+        const back = this.lookedBackTo ? `Looked back to ${moment(this.lookedBackTo)}` : "Nothing of this has begun yet";
+        this.main[0].textContent = `${back}, and going on`;
         await this.take(this.ahead);
       }
     } catch (error) {
