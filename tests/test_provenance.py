@@ -249,6 +249,18 @@ def test_openlineage_serialises_it(
     assert len(lineage.outputs) == 2
 
 
+def test_the_asset_of_our_records_is_no_input_of_anything() -> None:
+    """OpenLineage takes inlets for inputs; this one is where we keep records, and no data."""
+    pytest.importorskip("airflow.providers.openlineage")
+    from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage  # noqa: PLC0415  # may be absent
+
+    operator = GenerateImageOperator(task_id="t", prompt="a fox", media_conn_id="vap_default")
+    operator.inlets = [*operator.inlets, Asset("s3://bucket/source.png")]
+    lineage = OperatorLineage()
+    ExtractorManager().extract_inlets_and_outlets(lineage, operator)
+    assert [(one.namespace, one.name) for one in lineage.inputs] == [("s3://bucket", "source.png")]
+
+
 def test_without_openlineage_there_is_no_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing breaks."""
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", None)
