@@ -6,6 +6,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -100,14 +101,19 @@ class Filters(BaseModel):
         return f"{at('dags', self.dag_id or ALL, 'dagRuns', run_id or ALL)}/taskInstances"
 
     def query(self) -> dict[str, Any]:
-        """Those that Airflow's API knows."""
+        """Those that Airflow's API knows; and that nothing is to be listed that has not begun.
+
+        It has left nothing, there may be thousands of it, and PostgreSQL lists it first. To Airflow it is what
+        begins when it is asked, which is after *now*.
+        """
+        now = datetime.now(timezone.utc).isoformat()
         query: dict[str, Any] = {
             "operator_name_pattern": items.OPERATORS,
             "task_id": self.task_id or None,
             "map_index": self.map_index if self.task_id else None,
             "state": STATES.get(self.status),
             "start_date_gte": self.since or None,
-            "start_date_lte": self.until or None,
+            "start_date_lte": self.until or now,
         }
         return {name: value for name, value in query.items() if value is not None}
 

@@ -90,7 +90,7 @@ async def _left_by(api: AirflowApi, instance: Mapping[str, Any]) -> dict[str, Bo
     if instance["state"] == "success":
         return {"result": await _final(api, instance, "return_value")}
     if instance["start_date"] is None:
-        # No worker has had it: there may be thousands, and on PostgreSQL they are listed first.
+        # No worker has had it; listed where the database's clock is behind ours.
         return {}
     read = _final if instance["state"] == "failed" else _xcom
     batch = "Batch" in (instance["operator_name"] or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -83,6 +84,8 @@ class Airflow:
         self.asked: list[str] = []
         self.cleared: list[tuple[Any, ...]] = []
         self.on_write: Callable[[], None] = lambda: None
+        self.now = lambda: datetime.now(timezone.utc)
+        """By the clock of its database."""
         self.manager: Any = Manager()
         self.user: Any = object()
         self.app = FastAPI()
@@ -145,14 +148,22 @@ class Airflow:
 
         @self.app.get(INSTANCES)
         async def listed(
-            dag: str, run: str, operator_name_pattern: str = "", limit: int = 1000, cursor: str = ""
+            dag: str,
+            run: str,
+            operator_name_pattern: str = "",
+            start_date_lte: datetime | None = None,
+            limit: int = 1000,
+            cursor: str = "",
         ) -> Any:
+            # What has not begun is before whatever is still to come.
+            open_end = start_date_lte is None or self.now() <= start_date_lte
             wanted = [
                 one
                 for one in self.instances.values()
                 if dag in ("~", one["dag_id"])
                 and run in ("~", one["dag_run_id"])
                 and any(part in one["operator_name"] for part in operator_name_pattern.split("|"))
+                and (one["start_date"] is not None or open_end)
             ]
             end = int(cursor or 0) + limit
             more = str(end) if end < len(wanted) else None

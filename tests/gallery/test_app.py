@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -362,13 +363,22 @@ def waiting_in_front(airflow: Airflow, count: int) -> None:
     airflow.add("r1", RESULT)
 
 
-def test_of_what_has_not_begun_nothing_is_asked(airflow: Airflow) -> None:
-    """It has left nothing: a thousand copies that wait for a slot are passed over as they are listed."""
+@pytest.mark.parametrize(("behind", "lists"), [(0, 1), (60, 6)])
+def test_of_what_has_not_begun_nothing_is_asked(airflow: Airflow, behind: int, lists: int) -> None:
+    """It has left nothing, and is not even listed, unless the database's clock is behind."""
     waiting_in_front(airflow, 300)
+    airflow.now = lambda: datetime.now(timezone.utc) - timedelta(seconds=behind)
     assert list(airflow.items()) == ["r1"]
+    asked = [path.rpartition("taskInstances")[2].split("/")[-1] for path in airflow.asked]
+    assert asked == [""] * lists + ["return_value"]
     assert airflow.get("api/totals").json()["made"] == 1
-    kinds = ("xcomEntries", "state-store")
-    assert len([path for path in airflow.asked if any(kind in path for kind in kinds)]) == 1
+
+
+def test_what_begins_at_this_moment_is_listed() -> None:
+    """What is asked for ends now, and not before."""
+    asked = app.Filters().query()["start_date_lte"]
+    assert timedelta(0) <= datetime.now(timezone.utc) - datetime.fromisoformat(asked) < timedelta(seconds=5)
+    assert app.Filters(until="2026-01-01T00:00:00Z").query()["start_date_lte"] == "2026-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize("route", ["api/items", "api/totals"])
@@ -377,6 +387,7 @@ def test_however_much_has_not_begun_an_answer_comes(
 ) -> None:
     """After the time that a look may take, with where to go on; not when all of it has been listed."""
     waiting_in_front(airflow, 300)
+    airflow.now = lambda: datetime.now(timezone.utc) - timedelta(seconds=60)
     monkeypatch.setattr(app, "BUDGET", 0.0)
     reply = airflow.get(route).json()
     if route == "api/totals":
