@@ -103,8 +103,8 @@ class Filters(BaseModel):
     def query(self) -> dict[str, Any]:
         """Those that Airflow's API knows; and that nothing is to be listed that has not begun.
 
-        It has left nothing, there may be thousands of it, and PostgreSQL lists it first. To Airflow it is what
-        begins when it is asked, which is after *now*.
+        It has left nothing, there may be thousands of it, and PostgreSQL lists it first. To Airflow it begins
+        when it is asked for, which is after *now*.
         """
         now = datetime.now(timezone.utc).isoformat()
         query: dict[str, Any] = {
