@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
@@ -27,7 +28,7 @@ class MediaTasksPlugin(AirflowPlugin):
 
     name = "media_tasks"
     fastapi_apps = [{"name": "Media", "app": gallery, "url_prefix": PREFIX}]  # noqa: RUF012  # as Airflow has it
-    external_views = [  # noqa: RUF012  # as Airflow has it
+    external_views: list[Any] = [  # noqa: RUF012  # as Airflow has it
         {
             "name": "Media",
             "href": f"{_BASE}/",
