@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
@@ -36,6 +37,11 @@ os.environ.update(
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_home.name}/airflow.db",
     AIRFLOW__MEDIA_TASKS__ALLOWED_HOSTS="127.0.0.1",  # the simulator's files
 )
+
+
+def pytest_report_header() -> str:
+    """Which Airflow it is."""
+    return f"Airflow {version('apache-airflow')}"
 
 
 @pytest.fixture(scope="session")

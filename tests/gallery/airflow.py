@@ -196,7 +196,9 @@ class Airflow:
         @self.app.post("/api/v2/dags/{dag}/clearTaskInstances")
         async def clear(dag: str, request: Request) -> Any:  # of the path
             body = await request.json()
-            self.cleared.append((dag, body["dag_run_id"], *body["task_ids"]))
+            ids = body.get("task_instance_ids", [])  # Airflow 3.4
+            named = [one["task_id"] for one in self.instances.values() if one["id"] in ids]
+            self.cleared.append((dag, body["dag_run_id"], *body.get("task_ids", named)))
             found(self.instances, (dag, body["dag_run_id"]))["state"] = None
             return {"task_instances": []}
 
