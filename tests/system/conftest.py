@@ -13,6 +13,7 @@ from deployment import Deployment
 
 
 EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "example_dags"
+OWN_DAGS = Path(__file__).resolve().parent / "dags"
 SECONDS = 1000.0  # tasks end when a test moves the clock, and not before
 
 
@@ -55,11 +56,14 @@ def airflow(
     secrets: dict[str, dict[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
-    """A real Airflow with the example DAGs and with connections to the simulator."""
+    """A real Airflow with the example DAGs, those of these tests, and connections to the simulator."""
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (EXAMPLE_DAGS, OWN_DAGS):
+        (dags / folder.name).symlink_to(folder)
     settings = {"MEDIA_OUTPUT": f"file://{output}", "KLING_POOL": "kling"}
     for name, fields in secrets.items():
         settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.partition("_")[0], **fields)
-    with Deployment(EXAMPLE_DAGS, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:
+    with Deployment(dags, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:
         pool = {"name": "kling", "slots": 5, "include_deferred": True}
         running.request("POST", "pools", json=pool)
         yield running
