@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -18,12 +17,12 @@ from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.parameters import Parameter, interval, seconds, share, whole_number
 from airflow_media_tasks.records import KeepsRecords
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP
 from airflow_media_tasks.task import MediaRequestError, shown
 from airflow_media_tasks.triggers import MediaBatchTrigger, checked_event
-from airflow_media_tasks.waiting import poll_interval_of, seconds
 
 
 class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
@@ -50,7 +49,8 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
     :param arguments: for requests that do not give them (templated).
     :param save_to: where to land what is made, as of `MediaTaskOperator`; `{map_index}` is the request's
         number (templated).
-    :param concurrency: requests under way at the provider at once; default as many as it takes.
+    :param concurrency: requests under way at the provider at once; default as many as it takes (templated, as
+        all other numbers).
     :param max_items: how many requests there may be; default any number.
     :param on_partial_failure: `keep` (default) succeeds if at least *min_success* requests did; `fail` fails
         if one did not. In both cases the results are written, and a try that is not the last is retried for
@@ -74,10 +74,27 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         "operation",
         "arguments",
         "save_to",
+        "concurrency",
+        "max_items",
+        "min_success",
+        "max_cost",
+        "min_balance",
+        "poll_interval",
+        "timeout",
+        "queue_timeout",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json", "arguments": "json"}
     operator_extra_links = (MediaResultLink(), ProviderConsoleLink())
     ui_color = "#e8def8"
+
+    concurrency: Parameter[int | None] = Parameter(whole_number, optional=True)
+    max_items: Parameter[int | None] = Parameter(whole_number, optional=True)
+    min_success = Parameter(share)
+    max_cost: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
+    min_balance: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
+    poll_interval = Parameter(interval)
+    timeout = Parameter(seconds)
+    queue_timeout: Parameter[float | None] = Parameter(seconds, optional=True)
 
     def __init__(
         self,
@@ -106,14 +123,6 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         _one_of("on_partial_failure", on_partial_failure, (KEEP, FAIL))
         _one_of("on_unknown_submission", on_unknown_submission, ON_UNKNOWN)
-        _at_least_one("concurrency", concurrency)
-        _at_least_one("max_items", max_items)
-        most = 1.0 if type(min_success) is float else math.inf
-        if type(min_success) not in (int, float) or not 0 <= min_success <= most:
-            raise MediaRequestError(
-                "min_success must be a whole number from 0, or a share as a float from 0.0 to 1.0, "
-                f"got {shown(min_success)}"
-            )
         self.requests = requests
         self.media_conn_id = media_conn_id
         self.results = results
@@ -125,11 +134,11 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         self.on_partial_failure = on_partial_failure
         self.min_success = min_success
         self.retry_moderated = retry_moderated
-        self.max_cost = None if max_cost is None else costs.decimal_of("max_cost", max_cost)
-        self.min_balance = None if min_balance is None else costs.decimal_of("min_balance", min_balance)
-        self.poll_interval = poll_interval_of(poll_interval)
-        self.timeout = seconds("timeout", timeout)
-        self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
+        self.max_cost = max_cost
+        self.min_balance = min_balance
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.queue_timeout = queue_timeout
         self.deferrable = deferrable
         self.on_unknown_submission = on_unknown_submission
 
@@ -185,8 +194,3 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise MediaRequestError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
-
-
-def _at_least_one(name: str, value: Any) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise MediaRequestError(f"{name} must be a whole number from 1, or None, got {shown(value)}")

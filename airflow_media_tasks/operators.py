@@ -17,6 +17,7 @@ from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.parameters import Parameter, seconds
 from airflow_media_tasks.records import Entries, KeepsRecords, Record, generation_of, moment_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, ask, finish, once
@@ -33,7 +34,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
-from airflow_media_tasks.waiting import WaitsForMediaTask, poll_interval_of, seconds
+from airflow_media_tasks.waiting import WaitsForMediaTask
 
 
 __all__ = [
@@ -59,7 +60,8 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     :param arguments: the request, in neutral words where they exist (`prompt`, `image_url`, `duration` in
         seconds, ...), every other key passed to the provider as it is (templated). None is left out.
     :param media_conn_id: connection of the account; its type decides which provider it is (templated).
-    :param poll_interval: seconds between two looks at the task, default 10.
+    :param poll_interval: seconds between two looks at the task, default 10 (templated; so are *timeout*,
+        *queue_timeout*, *max_cost* and *min_balance*).
     :param timeout: seconds or timedelta to wait for the task, default 1 hour; `execution_timeout`, if
         shorter, counts instead. The task is not cancelled when it is reached.
     :param queue_timeout: seconds or timedelta that the task may stay queued at the provider, or be refused
@@ -80,13 +82,28 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     :raises MediaTaskError: typed, see `airflow_media_tasks.task`.
     """
 
-    template_fields: Sequence[str] = ("operation", "arguments", "media_conn_id", "save_to")
+    template_fields: Sequence[str] = (
+        "operation",
+        "arguments",
+        "media_conn_id",
+        "save_to",
+        "poll_interval",
+        "timeout",
+        "queue_timeout",
+        "max_cost",
+        "min_balance",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"arguments": "json"}
     operator_extra_links = (MediaResultLink(), ProviderConsoleLink())
     ui_color = "#e8def8"
 
     named_arguments: ClassVar[tuple[str, ...]] = ()
     """Arguments that have a parameter of their own."""
+
+    timeout = Parameter(seconds)
+    queue_timeout: Parameter[float | None] = Parameter(seconds, optional=True)
+    max_cost: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
+    min_balance: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
 
     def __init__(
         self,
@@ -115,13 +132,13 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         self.operation = operation
         self.arguments = arguments
         self.media_conn_id = media_conn_id
-        self.poll_interval = poll_interval_of(poll_interval)
-        self.timeout = seconds("timeout", timeout)
-        self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.queue_timeout = queue_timeout
         self.deferrable = deferrable
         self.save_to = save_to
-        self.max_cost = None if max_cost is None else costs.decimal_of("max_cost", max_cost)
-        self.min_balance = None if min_balance is None else costs.decimal_of("min_balance", min_balance)
+        self.max_cost = max_cost
+        self.min_balance = min_balance
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Checks everything, submits unless an earlier try has, and waits."""

@@ -12,8 +12,9 @@ from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.parameters import Parameter, seconds
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
-from airflow_media_tasks.waiting import WaitsForMediaTask, poll_interval_of, seconds
+from airflow_media_tasks.waiting import WaitsForMediaTask
 
 
 class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
@@ -23,15 +24,18 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
 
     :param media_task_id: the task's handle, for example `luma/<id>` or `videos/text2video/<id>` (templated).
     :param media_conn_id: connection of the account it was submitted with (templated).
-    :param poll_interval: seconds between two looks, default 10.
-    :param timeout: seconds or timedelta after which the sensor fails, as for every sensor.
+    :param poll_interval: seconds between two looks, default 10 (templated).
+    :param timeout: seconds or timedelta after which the sensor fails, as for every sensor
+        (templated).
     :param deferrable: True (default) waits in the triggerer and holds no worker slot.
     :raises MediaTaskError: the typed error of a task that failed; with `soft_fail` the sensor is skipped.
     :raises AirflowSensorTimeout: at *timeout*.
     """
 
-    template_fields: Sequence[str] = ("media_task_id", "media_conn_id")
+    template_fields: Sequence[str] = ("media_task_id", "media_conn_id", "poll_interval", "timeout")
     operator_extra_links = (MediaResultLink(), ProviderConsoleLink())
+
+    timeout = Parameter(seconds)
 
     def __init__(
         self,
@@ -43,10 +47,10 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
         deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
-        self.poll_interval = poll_interval_of(poll_interval)
+        super().__init__(**kwargs)
         if timeout is not None:
-            timeout = seconds("timeout", timeout)
-        super().__init__(timeout=timeout, **kwargs)
+            self.timeout = timeout
+        self.poll_interval = poll_interval
         self.media_task_id = media_task_id
         self.media_conn_id = media_conn_id
         self.deferrable = deferrable

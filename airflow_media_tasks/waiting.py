@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_media_tasks import poller
+from airflow_media_tasks.parameters import Parameter, interval
 from airflow_media_tasks.records import Place
-from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTask, TaskStatus, shown
-from airflow_media_tasks.triggers import LONGEST_WAIT, MediaTaskTrigger
+from airflow_media_tasks.task import MediaProviderError, MediaTask, TaskStatus, shown
+from airflow_media_tasks.triggers import MediaTaskTrigger
 
 
 if TYPE_CHECKING:
@@ -26,33 +25,6 @@ _NAMED_XCOMS = ("id", "url", "urls")
 _URLS_IN_LOG = 5
 
 
-def seconds(name: str, value: Any) -> float:
-    """*value* (a number or a timedelta) in seconds. Raises MediaRequestError unless it is above 0.
-
-    No more than `LONGEST_WAIT`, after which the calendar of a computer ends soon.
-    """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    good = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
-    if not good or number <= 0:
-        raise MediaRequestError(
-            f"{name} must be a number of seconds above 0 or a timedelta, got {shown(value)}"
-        )
-    if number > LONGEST_WAIT:
-        raise MediaRequestError(f"{name} must be at most {LONGEST_WAIT:.0f} s, got {shown(value)}")
-    return float(number)
-
-
-def poll_interval_of(value: Any) -> float:
-    """*value* in seconds, as of `seconds`. Raises MediaRequestError below `SHORTEST_INTERVAL`."""
-    number = seconds("poll_interval", value)
-    if number < poller.SHORTEST_INTERVAL:
-        raise MediaRequestError(
-            f"poll_interval must be at least {poller.SHORTEST_INTERVAL:g} s, got {shown(value)}; a provider "
-            "that is asked more often than that refuses requests, and finds no result sooner"
-        )
-    return number
-
-
 def made_by(context: Context) -> dict[str, Any]:
     """What names the task instance that runs in *context*, and its try."""
     return {**Place.of(context).named(), "try_number": context["ti"].try_number}
@@ -61,8 +33,8 @@ def made_by(context: Context) -> dict[str, Any]:
 class WaitsForMediaTask(_Base):
     """Mixed into operators that wait for one provider's task."""
 
-    media_conn_id: str
-    poll_interval: float
+    media_conn_id: Any
+    poll_interval = Parameter(interval)
     deferrable: bool
 
     def wait(

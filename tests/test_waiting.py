@@ -13,6 +13,7 @@ import structlog
 from airflow_media_tasks import poller
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.operators import MediaTaskOperator
+from airflow_media_tasks.parameters import seconds
 from airflow_media_tasks.sensors import MediaTaskSensor
 from airflow_media_tasks.task import (
     MediaCost,
@@ -23,7 +24,7 @@ from airflow_media_tasks.task import (
     MediaTask,
     TaskStatus,
 )
-from airflow_media_tasks.waiting import WaitsForMediaTask, seconds
+from airflow_media_tasks.waiting import WaitsForMediaTask
 
 
 FILE = MediaFile("video", "https://cdn.example/a.mp4", width=640)
