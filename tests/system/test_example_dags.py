@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import pytest
+from airflow import sdk
 from PIL import Image
 
 from airflow_media_tasks.simulator import Simulator
@@ -22,6 +23,8 @@ OPERATIONS = {
     "acedata_default": "veo/text_to_video",
     "kling_default": "text_to_video",
 }
+EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "example_dags"
+LOOPS = hasattr(sdk, "LoopDecision")  # from Airflow 3.4 on
 
 
 class Run:
@@ -48,6 +51,16 @@ class Run:
     def result(self, task_id: str, map_index: int = -1) -> Any:
         """Return what a task instance returned."""
         return self._airflow.xcom(self._dag_id, self._run_id, task_id, map_index=map_index)
+
+    def results(self, task_id: str) -> list[Any]:
+        """Return what a task's instances returned in the iterations of its loop."""
+        path = f"dags/{self._dag_id}/dagRuns/{self._run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        places = [
+            {name: instance[name] for name in ("region_id", "region_index")}
+            for instance in self.instances(task_id)
+        ]
+        places.sort(key=lambda place: place["region_index"])
+        return [self._airflow.request("GET", path, params=place)["value"] for place in places]
 
     def lost(self, task_id: str, map_index: int = -1) -> int:
         """Return how often the scheduler found a task instance in another state than its executor did."""
@@ -131,6 +144,47 @@ def test_batch(airflow: Deployment, simulator: Simulator, output: Path) -> None:
     for line in lines[:4]:
         (file,) = (file for file in line["files"] if "path" in file)
         assert is_sound(file, output / Path(file["path"].removeprefix(f"file://{output}/")))
+
+
+@pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
+@pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
+def test_loop(
+    airflow: Deployment, simulator: Simulator, output: Path, least_size: int, iterations: int
+) -> None:
+    """Pictures are made until one is good, three at most: each is paid once, kept, and has a result."""
+    simulator.reset()
+    run = Run(airflow, "example_loop", least_size=least_size)
+    for _ in airflow.ticks(240.0, 2.0):
+        simulator.advance(1000)
+        if run.states("best") == ["success"]:
+            break
+    assert run.end() == "success"
+    ledger = simulator.ledger()
+    assert len(ledger) == len({entry["client_ref"] for entry in ledger}) == iterations
+    made = run.results("attempt.image")
+    assert [one["id"].rpartition("/")[2] for one in made] == [entry["id"] for entry in ledger]
+    assert [one["made_by"]["loop"] for one in made] == list(range(iterations))
+    paths = [Path(one["path"].removeprefix("file://")) for one in made]
+    assert len(set(paths)) == iterations
+    for one, path in zip(made, paths, strict=True):
+        assert path.is_relative_to(output / "loop")
+        assert is_sound(next(file for file in one["files"] if "path" in file), path)
+    judged = run.results("attempt.judge")
+    assert [one["path"] for one in judged] == [one["path"] for one in made]
+    assert run.result("best") in judged
+
+
+def test_every_example_is_read(airflow: Deployment) -> None:
+    """No example has an error on any version of Airflow; that of a task loop has a DAG from 3.4 on."""
+    wanted = {path.stem for path in EXAMPLE_DAGS.glob("example_*.py") if LOOPS or path.stem != "example_loop"}
+    found: set[str] = set()
+    for _ in airflow.ticks(60.0, 1.0):
+        found = {dag["dag_id"] for dag in airflow.request("GET", "dags")["dags"]}
+        if wanted <= found:
+            break
+    assert wanted <= found
+    assert ("example_loop" in found) is LOOPS
+    assert airflow.request("GET", "importErrors")["import_errors"] == []
 
 
 @pytest.fixture(scope="module")
