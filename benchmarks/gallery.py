@@ -2,6 +2,8 @@
 
     PYTHONPATH=scripts:tests/faults:benchmarks python benchmarks/gallery.py [--results 10000]
 
+It needs the extras `browser` and `bench`.
+
 A real Airflow, with PostgreSQL, makes one image with the simulator; its rows are then copied in the metadata
 database (of this deployment alone), so that everything the page reads is as Airflow writes it. A browser
 (Debian's chromium) measures what a person sees: seconds from the request for the page, or from reaching its

@@ -2,6 +2,8 @@
 
     PYTHONPATH=scripts:tests/faults:benchmarks python benchmarks/gallery_files.py
 
+It needs the extras `dev` and `bench`.
+
 A real Airflow, with PostgreSQL, and an S3 (moto, in a process of its own) with 48 films of 100 MB and one of
 1 GB. No film is made: task instances are created and marked as succeeded over Airflow's REST API, and their
 results written as landing writes them. No browser is needed either: what the page's script asks for is asked
@@ -13,8 +15,8 @@ reads the whole object for every part of it, which S3 does not.
 Then eight results of 3 MiB: how long other requests of the API server wait while the page that lists them is
 made, beside how long they wait while nobody asks, and while Airflow's own API is asked for the same results.
 
-Prints a line of JSON for each figure, in seconds: the median and the worst of as many as `count` says. Exit
-code 0 if all films came.
+Prints a line of JSON for each figure, in seconds: the median and the worst of as many as `count` says, and
+the machine's load. After 15 minutes it ends. Exit code 0 if all films came.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -36,6 +38,7 @@ from typing import Any
 
 import botocore.session  # type: ignore[import-untyped]  # it has no types
 import httpx
+from cluster import Server
 
 from airflow_media_tasks.storage import ENDS
 from deployment import Deployment, free_port, token_of
@@ -48,6 +51,10 @@ LARGE, LARGE_BYTES = 8, 3 * 2**20
 AT_ONCE = 6
 """Connections that a browser has to one server."""
 PATIENCE = 120.0
+MOST = 900
+"""Seconds for all of it."""
+SETTLES = 5.0
+"""Seconds after which what a client has hung up on is not read any more."""
 DAG_ID, RUN_ID = "films", "one"
 KEY, SECRET = "AKIDOFTHEBENCHMARK", "secret-of-the-benchmark"  # moto takes any
 DAG = f"""
@@ -68,28 +75,24 @@ Json = dict[str, Any]
 def s3(log: Path) -> Iterator[tuple[str, Any]]:
     """An S3 on loopback with the bucket `media`: its address, and a client of it."""
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent)
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(url, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    server = Server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log, answers)
+    server.start()
     try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                httpx.get(url, trust_env=False)
-                break
-            except httpx.HTTPError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
         session = botocore.session.Session()
         session.set_credentials(KEY, SECRET)
         client = session.create_client("s3", region_name="us-east-1", endpoint_url=url)
         client.create_bucket(Bucket="media")
         yield url, client
     finally:
-        process.terminate()
-        process.wait(20)
+        server.stop()
 
 
 def put(client: Any, name: str, size: int, number: int) -> Json:
@@ -152,9 +155,10 @@ def first_byte(client: httpx.Client, url: str, params: Mapping[str, Any] | None 
 
 
 def told(what: str, seconds: list[float], **more: Any) -> None:
-    """Prints one figure."""
+    """Prints one figure, and the machine's load of the last minute."""
     figures = {"median": round(statistics.median(seconds), 3), "worst": round(max(seconds), 3)}
-    print(json.dumps({"what": what, "count": len(seconds), **figures, **more}), flush=True)
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({"what": what, "count": len(seconds), **figures, **more, "load": load}), flush=True)
 
 
 def together(what: str, asks: list[Callable[[], float]]) -> None:
@@ -181,9 +185,13 @@ def listed(gallery: httpx.Client, task_id: str, count: int) -> float:
     return taken
 
 
-def films(gallery: httpx.Client, client: Any) -> None:
-    """The page of 48 films, and the long one."""
+def films(gallery: httpx.Client, client: Any, log: Path) -> None:
+    """The page of 48 films, and the long one; and how many reads of S3 each look takes."""
     direct = httpx.Client(trust_env=False, timeout=PATIENCE)
+
+    def reads() -> int:
+        time.sleep(SETTLES)
+        return log.read_bytes().count(b'"GET /media/landed/')
 
     def of_s3(name: str) -> Callable[[], float]:
         place = {"Bucket": "media", "Key": f"landed/{name}"}
@@ -195,7 +203,9 @@ def films(gallery: httpx.Client, client: Any) -> None:
         for look in ("first", "again"):
             told(f"48 films of 100 MB: listed, {look}", [listed(gallery, "film", FILMS)])
             asks = [film_of(gallery, "film", number) for number in range(FILMS)]
+            before = reads()
             together(f"48 films of 100 MB: first bytes of each, {look}", asks)
+            print(json.dumps({"what": f"48 films of 100 MB: reads of S3, {look}", "count": reads() - before}))
         told("one film of 1 GB: S3 alone", [of_s3("long-0.mp4")()])
         for look in ("first", "again"):
             told(f"one film of 1 GB: first bytes, {look}", [film_of(gallery, "long", 0)()])
@@ -244,9 +254,16 @@ def large_results(airflow: Deployment, gallery: httpx.Client) -> None:
         waits(airflow, f"the page of eight results of 3 MiB, {look}", work)
 
 
+def stop(number: int, _: object) -> None:
+    """Ends this process, which cleans up."""
+    sys.exit(f"ended by {signal.Signals(number).name}")
+
+
 def main() -> None:
     """Makes all of it, measures, prints."""
-    print(json.dumps({"what": "load of the machine, 1 and 5 minutes", "load": os.getloadavg()[:2]}))
+    for ending in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(ending, stop)
+    signal.alarm(MOST)
     with tempfile.TemporaryDirectory() as folder, s3(Path(folder) / "s3.log") as (s3_url, client):
         dags = Path(folder) / "dags"
         dags.mkdir()
@@ -271,9 +288,8 @@ def main() -> None:
                     trust_env=False,
                     timeout=PATIENCE,
                 ) as gallery:
-                    films(gallery, client)
+                    films(gallery, client, Path(folder) / "s3.log")
                     large_results(airflow, gallery)
-    print(json.dumps({"what": "load of the machine, 1 and 5 minutes", "load": os.getloadavg()[:2]}))
 
 
 if __name__ == "__main__":
