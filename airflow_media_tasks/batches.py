@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from airflow.sdk import Context, RetryPolicy
 
 from airflow_media_tasks import costs, verification
-from airflow_media_tasks.batch.batch import Batch
-from airflow_media_tasks.batch.reporting import FAIL, KEEP, report
+from airflow_media_tasks.batch.batch import FAIL, KEEP, Batch
+from airflow_media_tasks.batch.reporting import report
 from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
 from airflow_media_tasks.landing import LandsMedia
@@ -52,10 +52,14 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
     :param concurrency: requests under way at the provider at once; default as many as it takes (templated, as
         all other numbers).
     :param max_items: how many requests there may be; default any number.
-    :param on_partial_failure: `keep` (default) succeeds if at least *min_success* requests did; `fail` fails
-        if one did not. In both cases the results are written, and a try that is not the last is retried for
-        what may yet succeed.
-    :param min_success: a number of requests, or a share of them as a float from 0.0 to 1.0; default 1.
+    :param on_partial_failure: None (default): all requests but those that moderation refused must succeed,
+        and at least one. `keep`: at least *min_success* must, also after a guard has stopped the rest.
+        `fail`: all must. In each case the results are written and what was made is landed, and a try that is
+        not the last is retried for what may yet succeed.
+    :param min_success: for `keep`, which need not be said then: a whole number of requests (`1` is one), or a
+        share of them as a float from 0.0 to 1.0 (`1.0` is all of them); default 1.
+    :param on_bad_request: `fail` (default) submits nothing if there are requests that cannot be sent, and
+        names them; `keep` makes that the error of each of them, which counts as failed.
     :param retry_moderated: see above; default False.
     :param max_cost: what all submissions of this batch together may cost, those of earlier tries and clears
         among them, decimal text, whole number or Decimal, in the unit of the connection's price table
@@ -89,7 +93,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
 
     concurrency: Parameter[int | None] = Parameter(whole_number, optional=True)
     max_items: Parameter[int | None] = Parameter(whole_number, optional=True)
-    min_success = Parameter(share)
+    min_success: Parameter[float | None] = Parameter(share, optional=True)
     max_cost: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
     min_balance: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
     poll_interval = Parameter(interval)
@@ -107,8 +111,9 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         save_to: str | None = None,
         concurrency: int | None = None,
         max_items: int | None = None,
-        on_partial_failure: str = KEEP,
-        min_success: float = 1,
+        on_partial_failure: str | None = None,
+        min_success: float | None = None,
+        on_bad_request: str = FAIL,
         retry_moderated: bool = False,
         max_cost: str | int | Decimal | None = None,
         min_balance: str | int | Decimal | None = None,
@@ -121,7 +126,9 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         **kwargs: Any,
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
-        _one_of("on_partial_failure", on_partial_failure, (KEEP, FAIL))
+        if on_partial_failure is not None:
+            _one_of("on_partial_failure", on_partial_failure, (KEEP, FAIL))
+        _one_of("on_bad_request", on_bad_request, (FAIL, KEEP))
         _one_of("on_unknown_submission", on_unknown_submission, ON_UNKNOWN)
         self.requests = requests
         self.media_conn_id = media_conn_id
@@ -133,6 +140,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         self.max_items = max_items
         self.on_partial_failure = on_partial_failure
         self.min_success = min_success
+        self.on_bad_request = on_bad_request
         self.retry_moderated = retry_moderated
         self.max_cost = max_cost
         self.min_balance = min_balance

@@ -59,7 +59,7 @@ def clear(context: dict[str, Any], *, keep: bool = True) -> None:
 
 
 def batch(folder: Path, requests: Any, **changes: Any) -> GenerateMediaBatchOperator:
-    """A batch of Kling videos that lands its files in *folder*."""
+    """A batch of Kling videos that lands its files in *folder*; it succeeds if one of them does."""
     usual: dict[str, Any] = {
         "task_id": "films",
         "requests": requests,
@@ -67,6 +67,7 @@ def batch(folder: Path, requests: Any, **changes: Any) -> GenerateMediaBatchOper
         "media_conn_id": "kling_default",
         "save_to": f"file://{folder}/",
         "poll_interval": 0.1,
+        "on_partial_failure": "keep",
     }
     return GenerateMediaBatchOperator(**{**usual, **changes})
 
@@ -269,23 +270,34 @@ def test_a_retry_submits_only_what_may_yet_succeed(
 
 
 @pytest.mark.parametrize(
-    ("changes", "fails"),
+    ("changes", "word", "fails"),
     [
-        ({}, False),
-        ({"min_success": 4}, False),
-        ({"min_success": 5}, True),
-        ({"min_success": 0.6}, False),
-        ({"min_success": 0.9}, True),
-        ({"min_success": 1.0}, True),
-        ({"on_partial_failure": "fail"}, True),
+        ({}, "moderation", False),
+        ({}, "provider", True),
+        ({"on_partial_failure": "keep"}, "provider", False),
+        ({"min_success": 1}, "provider", False),
+        ({"min_success": 4}, "moderation", False),
+        ({"min_success": 5}, "moderation", True),
+        ({"min_success": 0.6}, "moderation", False),
+        ({"min_success": 0.9}, "moderation", True),
+        ({"min_success": 1.0}, "moderation", True),
+        ({"on_partial_failure": "keep", "min_success": 5}, "provider", True),
+        ({"on_partial_failure": "fail"}, "moderation", True),
+        ({"on_partial_failure": "fail", "min_success": 1}, "moderation", True),
     ],
 )
 def test_what_counts_as_success(
-    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, changes: dict[str, Any], fails: bool
+    sim: Simulator,
+    connect: Connect,
+    complete: Complete,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    word: str,
+    fails: bool,
 ) -> None:
-    """`min_success` is a number or a share; `fail` wants all. Either way what was made is landed."""
+    """All but what moderation refused, unless a number, a share, `keep` or `fail` says otherwise."""
     connect("kling")
-    operator = batch(tmp_path, foxes(5, _2="[sim:fail=moderation]"), **changes)
+    operator = batch(tmp_path, foxes(5, _2=f"[sim:fail={word}]"), **{"on_partial_failure": None, **changes})
     if fails:
         with pytest.raises(MediaTaskFailed, match="1 of 5 requests failed"):
             complete(operator)
@@ -293,6 +305,46 @@ def test_what_counts_as_success(
         assert complete(operator)["succeeded"] == 4
     assert len(landed(tmp_path)) == 4
     assert len((tmp_path / "dag/run/task/batch.jsonl").read_text().splitlines()) == 5
+
+
+def test_nothing_but_moderated_requests_is_no_success(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """At least one has to succeed; the error says that it was moderation."""
+    connect("kling")
+    requests = foxes(2, _0="[sim:fail=moderation]", _1="[sim:fail=moderation]")
+    with pytest.raises(MediaTaskFailed, match=r"2 of 2 requests failed, 2 of them by moderation.*request 0"):
+        complete(batch(tmp_path, requests, on_partial_failure=None))
+
+
+def test_the_request_that_is_named_is_one_that_made_it_fail(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """Not one that moderation refused, which may fail."""
+    connect("kling")
+    requests = foxes(4, _1="[sim:fail=moderation]", _2="[sim:reject=bad_request]")
+    with pytest.raises(MediaTaskFailed, match=r"2 of 4 requests failed.*the first, request 2: "):
+        complete(batch(tmp_path, requests, on_partial_failure=None))
+
+
+def test_a_retry_does_not_send_a_bad_request_again(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, tmp_path: Path
+) -> None:
+    """The error of the try names a request that may yet succeed, and the next try sends that one alone."""
+    connect("kling")
+    context["ti"].max_tries = 1
+    requests = foxes(4, _1="[sim:reject=bad_request]", _2="[sim:fail=provider*1]")
+    operator = batch(tmp_path, requests)
+    with pytest.raises(MediaProviderError, match=r"1 of 4 .* may yet succeed.*the first, request 2: "):
+        complete(operator)
+
+    def sent() -> int:
+        return sum(count for path, count in sim.requests().items() if path.startswith("POST /kling/"))
+
+    assert sent() == 4
+    context["ti"].try_number = 2
+    assert complete(operator)["errors"] == {"MediaRequestError": 1}
+    assert sent() == 5
 
 
 @pytest.mark.parametrize(("asked", "paid"), [(False, 1), (True, 2)])
@@ -558,6 +610,80 @@ def test_a_byte_order_mark_is_no_part_of_a_request(
     assert sorted(entry["request"]["prompt"][:3] for entry in sim.ledger()) == ["fox", "owl"]
 
 
+def bad_rows(folder: Path) -> str:
+    """The path of a file with an empty line, and two bad rows among good ones."""
+    source = folder / "requests.jsonl"
+    rows = [
+        json.dumps({"prompt": f"a {QUICK}"}),
+        "",
+        "{",
+        json.dumps({"prompt": ""}),
+        json.dumps({"prompt": f"b {QUICK}"}),
+    ]
+    source.write_text("\n".join(rows))
+    return f"file://{source}"
+
+
+def test_bad_rows_of_a_file_are_named_by_its_lines(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """All of them at once, as an editor counts them; nothing is sent."""
+    connect("kling")
+    with pytest.raises(MediaRequestError, match=r"2 of 4 requests cannot be sent") as refused:
+        complete(batch(tmp_path / "out", bad_rows(tmp_path)))
+    lines = str(refused.value).splitlines()
+    assert [line.partition(" of ")[0] for line in lines[1:]] == ["line 3", "line 4"]
+    assert sim.requests() == {}
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_bad_row_can_be_its_own_error(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete, tmp_path: Path, deferrable: bool
+) -> None:
+    """The others are made; the bad one counts as failed and says why, by its line."""
+    connect("kling")
+    operator = batch(
+        tmp_path / "out",
+        bad_rows(tmp_path),
+        on_bad_request="keep",
+        deferrable=deferrable,
+    )
+    for _ in range(2):
+        manifest = complete(operator)
+        assert (manifest["total"], manifest["succeeded"], manifest["failed"]) == (4, 2, 2)
+        assert manifest["errors"] == {"MediaRequestError": 2}
+        lines = lines_of(manifest)
+        assert [line["status"] for line in lines] == ["succeeded", "refused", "refused", "succeeded"]
+        assert lines[1]["error"]["message"].startswith(f"line 3 of 'file://{tmp_path}")
+        assert "prompt" in lines[2]["error"]["message"]
+        assert lines[2]["arguments"] == {"prompt": ""}
+        assert len(sim.ledger()) == 2
+        clear(context)
+    with pytest.raises(MediaTaskFailed, match="2 of 4 requests failed"):
+        complete(batch(tmp_path / "out", bad_rows(tmp_path), on_bad_request="keep", on_partial_failure=None))
+
+
+def test_what_json_cannot_hold_can_be_its_own_error(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """Whatever stands in the list, the results are JSON."""
+    connect("kling")
+    requests = [*foxes(1), {"prompt": "a", "when": object()}, "no dict", {"prompt": "a", "operation": 5}]
+    manifest = complete(batch(tmp_path, requests, on_bad_request="keep", min_success=1))
+    assert manifest["errors"] == {"MediaRequestError": 3}
+    assert [line["arguments"] for line in lines_of(manifest)[1:]] == [{}, {}, {"prompt": "a", "operation": 5}]
+
+
+def test_with_nothing_but_bad_rows_nothing_is_sent(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """And the batch fails, also if bad rows are kept."""
+    connect("kling")
+    with pytest.raises(MediaTaskFailed, match=r"2 of 2 requests failed.*request 0 of 2"):
+        complete(batch(tmp_path, [{"prompt": ""}, "x"], on_bad_request="keep"))
+    assert sim.requests() == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -602,6 +728,7 @@ def test_bad_input_is_one_clear_error_and_costs_nothing(
         ({"min_success": 1.5}, "min_success must be"),
         ({"min_success": -1}, "min_success must be"),
         ({"on_partial_failure": "ignore"}, "on_partial_failure must be one of keep, fail, got 'ignore'"),
+        ({"on_bad_request": "drop"}, "on_bad_request must be one of fail, keep, got 'drop'"),
         ({"on_unknown_submission": "guess"}, "on_unknown_submission must be one of"),
         ({"timeout": 0}, "timeout must be"),
         ({"poll_interval": "5"}, "poll_interval must be"),

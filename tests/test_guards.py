@@ -32,6 +32,7 @@ def batch(folder: Path, words: list[str], **changes: Any) -> GenerateMediaBatchO
         "media_conn_id": "kling_default",
         "results": f"file://{folder}/batch.jsonl",
         "poll_interval": 0.1,
+        "on_partial_failure": "keep",
     }
     return GenerateMediaBatchOperator(**{**usual, **changes})
 
@@ -161,3 +162,15 @@ def test_sums_are_exact(sim: Simulator, connect: Connect, complete: Complete, tm
     assert manifest["cost"] == [
         {"unit": "units", "amount": f"{sum(Decimal(cost['amount']) for cost in costs):f}"}
     ]
+
+
+def test_what_a_limit_has_stopped_is_no_success_by_itself(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """Unless `keep` or `min_success` says so, the batch ends in the limit's error, with what it made kept."""
+    connect("kling", extra={"prices": DOLLARS})
+    with pytest.raises(MediaFundsError, match=r"6 of 8 requests failed.*max_cost allows 0.80 USD") as stopped:
+        complete(batch(tmp_path, [""] * 8, max_cost="0.80", on_partial_failure=None))
+    assert stopped.value.code == "max_cost"
+    assert [line["status"] for line in lines(tmp_path)] == ["succeeded"] * 2 + ["not submitted"] * 6
+    assert complete(batch(tmp_path, [""] * 8, max_cost="0.80"))["succeeded"] == 2

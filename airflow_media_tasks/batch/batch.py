@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 THREADS = 8
 """Submissions under way at once, and landings."""
+KEEP, FAIL = "keep", "fail"
 FINAL = (*HOPELESS, SubmissionOutcomeUnknown)
 """Failures that the next try would meet again."""
 _ACCEPTED = ("submitted", "adopted")
@@ -58,7 +59,13 @@ class Batch:
         self.operator, self.context, self.decoder = operator, context, decoder
         self.log = operator.log
         self.hook = get_media_hook(operator.media_conn_id)
-        self.requests = Requests(self.hook, operator.requests, operator.operation, operator.arguments)
+        self.requests = Requests(
+            self.hook,
+            operator.requests,
+            operator.operation,
+            operator.arguments,
+            keep_bad=operator.on_bad_request == KEEP,
+        )
         self.results = self._results_path()
         self.guards = Guards(self.hook, operator.max_cost, operator.min_balance)
         self.entries = Entries(context)

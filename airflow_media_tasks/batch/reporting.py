@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_media_tasks import storage
-from airflow_media_tasks.batch.batch import FINAL, Batch
+from airflow_media_tasks.batch.batch import FAIL, FINAL, Batch
 from airflow_media_tasks.batch.requests import Summary, line_of
 from airflow_media_tasks.provenance import document
 from airflow_media_tasks.task import (
+    MediaModerationError,
     MediaProviderError,
     MediaTaskError,
     MediaTaskFailed,
@@ -19,14 +20,11 @@ from airflow_media_tasks.task import (
 from airflow_media_tasks.waiting import made_by
 
 
-KEEP, FAIL = "keep", "fail"
-
-
 def report(batch: Batch) -> dict[str, Any]:
     """Writes the results and returns the manifest; raises if the batch has not succeeded."""
     summary = Summary()
     told: list[dict[str, Any]] = []
-    first: dict[bool, tuple[int, MediaTaskError]] = {}
+    first: dict[str, tuple[int, MediaTaskError]] = {}
 
     def lines() -> Iterator[str]:
         for request in batch.requests.some(batch.pages.keys(range(batch.state.total))):
@@ -36,7 +34,7 @@ def report(batch: Batch) -> dict[str, Any]:
             text = summary.add(line)
             if line["error"] is not None:
                 error = error_from_dict(line["error"])
-                first.setdefault(not isinstance(error, FINAL), (request.number, error))
+                first.setdefault(type(error).__name__, (request.number, error))
             elif batch.operator.is_heard:
                 told.append(document(_told_of(batch, line), line["files"]))
             yield text
@@ -77,31 +75,51 @@ def _told_of(batch: Batch, line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _judge(
-    batch: Batch, manifest: Mapping[str, Any], first: Mapping[bool, tuple[int, MediaTaskError]]
+    batch: Batch, manifest: Mapping[str, Any], first: Mapping[str, tuple[int, MediaTaskError]]
 ) -> None:
-    """Raises unless the batch has succeeded, as the operator's arguments have it."""
-    total, good, bad = manifest["total"], manifest["succeeded"], manifest["failed"]
+    """Raises unless the batch has succeeded, as the operator's arguments have it.
+
+    :param first: of each class of error the first request that has it.
+    """
+    total, good, bad, errors = (manifest[name] for name in ("total", "succeeded", "failed", "errors"))
     ti = batch.context["ti"]
-    if True in first and ti.try_number <= ti.max_tries:
-        again = sum(
-            count for name, count in manifest["errors"].items() if not issubclass(error_class(name), FINAL)
-        )
+    passing = [name for name in errors if not issubclass(error_class(name), FINAL)]
+    if passing and ti.try_number <= ti.max_tries:
         raise MediaProviderError(
-            f"{again} of {total} requests failed and may yet succeed: the next try submits them, and "
-            f"nothing else, again; the first, request {first[True][0]}: {first[True][1].message[:500]}"
+            f"{sum(errors[name] for name in passing)} of {total} requests failed and may yet succeed: the "
+            f"next try submits them, and nothing else, again{_first(first, passing)}"
         )
     if batch.stopped_by is not None and not good:
         raise batch.stopped_by
-    said = "".join(
-        f"; the first, request {number}: {error.message[:500]}"
-        for number, error in sorted(first.values(), key=lambda one: one[0])[:1]
-    )
-    wanted = batch.operator.min_success
-    least = wanted * total if type(wanted) is float else wanted
-    if good < least or (bad and batch.operator.on_partial_failure == FAIL):
-        raise MediaTaskFailed(
-            f"{bad} of {total} requests failed, at least {least:g} had to succeed{said}"
-            if batch.operator.on_partial_failure == KEEP
-            else f"{bad} of {total} requests failed{said}",
-            code="partial_failure",
+    least, why, counted = _least(batch, total, errors)
+    if good >= least:
+        return
+    said = f"{bad} of {total} requests failed{why}{_first(first, counted)}"
+    if batch.stopped_by is not None:
+        # What a retry makes of it depends on what it was.
+        raise error_from_dict({**batch.stopped_by.to_dict(), "message": said})
+    raise MediaTaskFailed(said, code="partial_failure")
+
+
+def _least(batch: Batch, total: int, errors: Mapping[str, int]) -> tuple[float, str, Sequence[str]]:
+    """How many requests have to succeed, what to say of that, and which errors keep the batch from it."""
+    policy, wanted = batch.operator.on_partial_failure, batch.operator.min_success
+    if policy == FAIL:
+        return total, "", list(errors)
+    if policy is None and wanted is None:
+        moderated = errors.get(MediaModerationError.__name__, 0)
+        why = f", {moderated} of them by moderation" if moderated else ""
+        others = [name for name in errors if name != MediaModerationError.__name__]
+        return (
+            max(total - moderated, 1),
+            f"{why}; only moderated ones may, and not all",
+            others or list(errors),
         )
+    least = 1 if wanted is None else wanted * total if type(wanted) is float else wanted
+    return least, f", at least {least:g} had to succeed", list(errors)
+
+
+def _first(first: Mapping[str, tuple[int, MediaTaskError]], names: Sequence[str]) -> str:
+    """The first request with an error of these classes, in words."""
+    number, error = min((first[name] for name in names), key=lambda one: one[0])
+    return f"; the first, request {number}: {error.message[:500]}"

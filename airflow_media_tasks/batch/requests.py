@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -36,12 +37,14 @@ class Request:
     :param number: its place in the batch, from 0.
     :param key: what it is known by, wherever it stands: the beginning of its fingerprint, and of the second,
         third, ... equal one `-1`, `-2`, ...
+    :param error: why it cannot be sent; its operation and arguments are then as far as they can be told.
     """
 
     number: int
     key: str
     operation: str
     arguments: dict[str, Any]
+    error: MediaTaskError | None = None
 
 
 class Requests:
@@ -50,10 +53,13 @@ class Requests:
     :param given: dicts of arguments, or the path of a file with one JSON object a line.
     :param operation: for requests that name none.
     :param defaults: arguments for requests that do not give them, a dict or None.
+    :param keep_bad: whether one that cannot be sent is a request with an `error`; else it is one for all.
     :raises MediaRequestError: if *given* or *defaults* is of another kind.
     """
 
-    def __init__(self, hook: MediaHook, given: Any, operation: str | None, defaults: Any) -> None:
+    def __init__(
+        self, hook: MediaHook, given: Any, operation: str | None, defaults: Any, *, keep_bad: bool = False
+    ) -> None:
         if not isinstance(given, (str, Sequence)) or not given:
             raise MediaRequestError(
                 "requests must be a list of dicts of arguments, or the path of a file with one JSON object a "
@@ -62,6 +68,7 @@ class Requests:
         if not isinstance(defaults or {}, Mapping):
             raise MediaRequestError(f"arguments must be a dict of name to value, got {shown(defaults)}")
         self._hook, self._given, self._operation, self._defaults = hook, given, operation, defaults or {}
+        self._keep_bad = keep_bad
         self._cursor: tuple[int, Iterator[tuple[int, str, Any]]] = (0, iter(()))
 
     def checked(self, most: int | None, also: Callable[[str, Mapping[str, Any]], None]) -> list[str]:
@@ -83,13 +90,16 @@ class Requests:
                     f"requests: there are {count}, and max_items allows {most}; nothing was submitted",
                     code="max_items",
                 )
+            request = self._request(number, where, one)
             try:
-                name, arguments = self._check(one)
-                also(name, arguments)
+                if request.error is None:
+                    also(request.operation, request.arguments)
+                elif not self._keep_bad:
+                    raise request.error
             except MediaTaskError as error:
-                bad.append(f"{where}: {error.message}")
+                bad.append(error.message if error is request.error else f"{where}: {error.message}")
             else:
-                keys.append(key_of(self._fingerprint(name, arguments), seen))
+                keys.append(key_of(request.key, seen))
         if number < 0:
             raise MediaRequestError(f"requests: {shown(self._given)} holds no request; nothing was submitted")
         if bad:
@@ -111,12 +121,12 @@ class Requests:
             return
         for number in sorted(wanted):
             where, one = self._row(number)
-            name, arguments = self._check(one)
-            if not wanted[number].startswith(self._fingerprint(name, arguments)):
+            request = self._request(number, where, one)
+            if not wanted[number].startswith(request.key):
                 raise MediaRequestError(
                     f"{where} has changed since the batch began; nothing more is submitted"
                 )
-            yield Request(number, wanted[number], name, arguments)
+            yield dataclasses.replace(request, key=wanted[number])
 
     def _row(self, wanted: int) -> tuple[str, Any]:
         """Place and content of one row; a file is read on from where it was left, if that is before it."""
@@ -129,7 +139,20 @@ class Requests:
                 return where, one
         raise MediaRequestError(f"request {wanted} has gone since the batch began; nothing more is submitted")
 
-    def _check(self, one: Any) -> tuple[str, dict[str, Any]]:
+    def _request(self, number: int, where: str, one: Any) -> Request:
+        """A row as it is sent, or with the reason why it cannot be; its key is that of the first of its kind.
+
+        A bad row is known by its place: its content may be nothing that can be compared.
+        """
+        try:
+            name, arguments = self._hook.check(*self._asked_for(one))
+        except MediaTaskError as error:
+            why = MediaRequestError(f"{where}: {error.message}", provider=error.provider, code=error.code)
+            name, arguments = self._as_far_as_told(one)
+            return Request(number, self._key("", {"place": where}), name, arguments, why)
+        return Request(number, self._key(name, arguments), name, arguments)
+
+    def _asked_for(self, one: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(one, MediaRequestError):
             raise one
         if not isinstance(one, Mapping):
@@ -138,9 +161,21 @@ class Requests:
         name = arguments.pop("operation", None) or self._operation
         if not isinstance(name, str):
             raise MediaRequestError("no operation is named, neither by it nor for all")
-        return self._hook.check(name, arguments)
+        return name, arguments
 
-    def _fingerprint(self, name: str, arguments: Mapping[str, Any]) -> str:
+    def _as_far_as_told(self, one: Any) -> tuple[str, dict[str, Any]]:
+        """Operation and arguments of a row that is none, for people to read."""
+        try:
+            name, arguments = self._asked_for(one)
+        except MediaRequestError:
+            name, arguments = self._operation or "", dict(one) if isinstance(one, Mapping) else {}
+        try:
+            json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            arguments = {}
+        return shown(name, 100) if name not in self._hook.operations else name, arguments
+
+    def _key(self, name: str, arguments: Mapping[str, Any]) -> str:
         return fingerprint(self._hook.media_conn_id, name, arguments)[:KEY_LENGTH]
 
     def _rows(self, first: int = 0) -> Iterator[tuple[int, str, Any]]:
@@ -189,7 +224,9 @@ def line_of(
     :param stopped_by: what ended the batch before it was submitted, or None.
     """
     result, error = made.get("result") or {}, made.get("error")
-    if record is None:
+    if request.error is not None:
+        error = request.error.to_dict()
+    elif record is None:
         stop = stopped_by or MediaProviderError("it was not submitted")
         error = {**stop.to_dict(), "media_task_id": None}
     elif error is None and record.failure is not None:

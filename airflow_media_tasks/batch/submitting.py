@@ -108,7 +108,11 @@ class Submitting:
             if record is not None:
                 # A result that nobody can be asked for again stands beside the record.
                 record = dataclasses.replace(record, result=self.batch.pages.result(record))
-            jobs[request.number] = _Job(request, submission, record, answer)
+            job = _Job(request, submission, record, answer)
+            if request.error is None:
+                jobs[request.number] = job
+            else:
+                self._not_submitted(job, request.error)
         for job, outcome in self._all_of(pool, _Job.recall, [job for job in jobs.values() if job.before]):
             if outcome is not None:
                 self._note(job, outcome)
