@@ -1,67 +1,123 @@
-"""Task loops, on a real Airflow that has them (3.4): each iteration is a generation of its own."""
+"""A task loop (Airflow 3.4): each iteration pays once, whoever dies, and whatever a clear does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import task_group
+from airflow import sdk
 
 from airflow_media_tasks.simulator import Simulator
-from deployment import Deployment
+from deployment import Deployment, DeploymentError
 
 
-ITERATIONS = 3
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(task_group(lambda: None), "loop"), reason="this Airflow has no task loops"
-)
+DAG_ID, TASK_ID = "loops", "once.film"
 
 
-def in_order(airflow: Deployment, run_id: str) -> list[dict[str, Any]]:
-    """Return the iterations' task instances in the order of the iterations."""
-    found = [one for one in airflow.task_instances("loops", run_id) if one["task_id"] == "attempt.video"]
-    return sorted(found, key=lambda one: one["loop_iteration"]["iteration"])
+pytestmark = pytest.mark.skipif(not hasattr(sdk, "LoopDecision"), reason="this Airflow has no task loops")
 
 
-def results(airflow: Deployment, run_id: str) -> Iterator[dict[str, Any]]:
-    """Yield what the iterations have returned."""
-    path = f"dags/loops/dagRuns/{run_id}/taskInstances/attempt.video/xcomEntries/return_value"
-    for instance in in_order(airflow, run_id):
-        place = {name: instance[name] for name in ("region_id", "region_index")}
-        yield airflow.request("GET", path, params=place)["value"]
+def iterations(airflow: Deployment, run_id: str) -> list[dict[str, Any]]:
+    """The task instances of the film, in the order of their iterations."""
+    found = [one for one in airflow.task_instances(DAG_ID, run_id) if one["task_id"] == TASK_ID]
+    return sorted(found, key=lambda one: int(one["loop_iteration"]["iteration"]))
+
+
+def results(airflow: Deployment, run_id: str) -> list[dict[str, Any]]:
+    """What they have returned."""
+    place = f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{TASK_ID}/xcomEntries/return_value"
+    regions = [
+        {name: one[name] for name in ("region_id", "region_index")} for one in iterations(airflow, run_id)
+    ]
+    return [airflow.request("GET", place, params=region)["value"] for region in regions]
+
+
+def paid(simulator: Simulator, run_id: str) -> list[dict[str, Any]]:
+    """What was paid for in this run."""
+    return [one for one in simulator.ledger() if run_id in json.dumps(one["request"])]
+
+
+def go_on(
+    airflow: Deployment,
+    simulator: Simulator,
+    run_id: str,
+    wait_until_deferred: Callable[[int], None],
+    many: int,
+) -> None:
+    """Lets as many iterations end, one after the other."""
+    for _ in range(many):
+        wait_until_deferred(1)
+        simulator.advance(1100)
+    assert airflow.wait(DAG_ID, run_id, seconds=120) == "success"
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["default", "keep_task_state"])
-def test_three_iterations(
+def test_a_loop_pays_once_for_each_iteration(
     airflow: Deployment,
     simulator: Simulator,
+    output: Path,
     wait_until_deferred: Callable[[int], None],
     keep: bool,
 ) -> None:
-    """Three are paid for, also where one is cleared while it waits, and each has its result and its file."""
-    simulator.reset()
-    run_id = airflow.run("loops")
-    for number in range(ITERATIONS):
-        for _ in airflow.ticks(120.0, 0.5):
-            if len(simulator.ledger()) > number:
-                break
-        wait_until_deferred(1)
-        if number == 1:
-            body = {"dry_run": False, "dag_run_id": run_id, "only_failed": False, "keep_task_state": keep}
-            waiting = in_order(airflow, run_id)[number]
-            body["task_instance_ids"] = [waiting["id"]]
-            airflow.request("POST", "dags/loops/clearTaskInstances", json=body)
-            wait_until_deferred(1)
-        simulator.advance(1000)
-    assert airflow.wait("loops", run_id, seconds=180) == "success"
+    """Three iterations, one of them killed, then cleared while it waits: three paid, files and results."""
+    run_id = f"loop-{'kept' if keep else 'default'}"
+    airflow.run(DAG_ID, run_id=run_id)
+    go_on_one(simulator, wait_until_deferred)
+    wait_until_deferred(1)
+    assert len(paid(simulator, run_id)) == 2
+    second = iterations(airflow, run_id)[1]
+    clear(airflow, run_id, [second["id"]], keep)
+    wait_until_deferred(1)
+    for _ in airflow.ticks(60.0, 0.5):
+        if (now := iterations(airflow, run_id)[1])["id"] != second["id"] or now["try_number"] > 2:
+            break
+    wait_until_deferred(1)
+    assert len(paid(simulator, run_id)) == 2
+    simulator.advance(1100)
+    go_on(airflow, simulator, run_id, wait_until_deferred, 1)
 
-    ledger = simulator.ledger()
-    assert len(ledger) == len({entry["client_ref"] for entry in ledger}) == ITERATIONS
-    made = list(results(airflow, run_id))
-    assert [one["id"] for one in made] == [f"videos/text2video/{entry['id']}" for entry in ledger]
-    paths = [Path(one["path"].removeprefix("file://")) for one in made]
-    assert len(set(paths)) == ITERATIONS
-    assert all(path.stat().st_size > 0 for path in paths)
+    made = results(airflow, run_id)
+    entries = paid(simulator, run_id)
+    assert len(entries) == len(made) == 3
+    assert [one["id"].rpartition("/")[2] for one in made] == [str(one["id"]) for one in entries]
+    assert [one["made_by"]["loop"] for one in made] == [0, 1, 2]
+    paths = {one["path"] for one in made}
+    assert len(paths) == 3
+    assert all(path.startswith(f"file://{output}/loops/") for path in paths)
+    assert all(Path(path.removeprefix("file://")).stat().st_size for path in paths)
+
+    # Cleared as a whole when it has ended, all are made anew, and no more than that.
+    first = iterations(airflow, run_id)[0]
+    clear(airflow, run_id, [first["id"]], keep)
+    go_on(airflow, simulator, run_id, wait_until_deferred, 3)
+    assert len(paid(simulator, run_id)) == 6
+    assert not {one["id"] for one in results(airflow, run_id)} & {one["id"] for one in made}
+
+
+def go_on_one(simulator: Simulator, wait_until_deferred: Callable[[int], None]) -> None:
+    """Lets the iteration that waits end."""
+    wait_until_deferred(1)
+    simulator.advance(1100)
+
+
+def clear(airflow: Deployment, run_id: str, instances: list[str], keep: bool) -> None:
+    """Clears these task instances and what follows them, as the UI does."""
+    body: dict[str, Any] = {
+        "dry_run": False,
+        "dag_run_id": run_id,
+        "only_failed": False,
+        "task_instance_ids": instances,
+        "include_downstream": True,
+        "keep_task_state": keep,
+    }
+    for _ in airflow.ticks(60.0, 1.0):
+        try:
+            airflow.request("POST", f"dags/{DAG_ID}/clearTaskInstances", json=body)
+        except DeploymentError as error:
+            if "409" not in str(error):
+                raise
+        else:
+            return
