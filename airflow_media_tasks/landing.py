@@ -23,11 +23,11 @@ class LandsMedia(BaseOperator):
     _documents: Sequence[Mapping[str, Any]] = ()
 
     def place_of(
-        self, context: Context, path: str, conn_id: str | None = None, request: int | None = None
+        self, context: Context, path: str, conn_id: str | None = None, request: int | str | None = None
     ) -> Destination:
         """Where this task instance's files go. Raises MediaRequestError if nothing can be written there.
 
-        :param request: number of the request in a batch, whose files they are.
+        :param request: what names the request of a batch whose files they are.
         """
         place = Place.of(context)
         number: int | str = max(place.map_index, 0)

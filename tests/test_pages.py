@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,61 @@ def test_a_changed_table_pays_for_its_new_rows_alone(
     for line in lines:
         assert made.get(line["key"], line["media_task_id"]) == line["media_task_id"]
     assert len({line["key"] for line in lines}) == len(table)
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "discarded"])
+def test_in_a_changed_table_no_file_lands_on_anothers(
+    sim: Simulator, connect: Connect, context: Place, complete: Complete, tmp_path: Path, keep: bool
+) -> None:
+    """Each line's file is what its hash says, however the rows have moved; what has landed stays there."""
+    connect("kling")
+    folder = f"file://{tmp_path}/"
+
+    def lands(*names: str) -> dict[str, str]:
+        lines = lines_of(complete(batch(tmp_path, foxes(*names), save_to=folder)))
+        for line in lines:
+            for file in line["files"]:
+                content = Path(file["path"].removeprefix("file://")).read_bytes()
+                assert hashlib.sha256(content).hexdigest() == file["sha256"]
+        paths = {line["arguments"]["prompt"]: line["files"][0]["path"] for line in lines}
+        assert len(set(paths.values())) == len(names)
+        return paths
+
+    first = lands("a", "b", "c")
+    clear(context, keep=keep)
+    second = lands("new", "a", "b", "c")
+    clear(context, keep=keep)
+    third = lands("newer", "c", "new", "b", "a")
+    assert len(sim.ledger()) == 5
+    if keep:
+        assert {**second, **first} == second
+        assert {**third, **second} == third
+
+
+def test_no_more_questions_are_left_than_there_are_senders(
+    sim: Simulator,
+    connect: Connect,
+    context: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the provider can be asked for nothing, a worker that dies has no more than eight under way."""
+
+    class Killed(BaseException):
+        """The worker is gone."""
+
+    connect("vap")
+    pictures = [{"image_url": f"https://cdn.example/{number}.png"} for number in range(40)]
+    operator = batch(tmp_path, [], requests=pictures, operation="upscale_image", media_conn_id="vap_default")
+
+    def dies(*_: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr(Submission, "send", dies)
+    with pytest.raises(Killed):
+        operator.execute(context)  # type: ignore[arg-type]  # what it uses of a context
+    (page,) = (value for key, value in context["task_state_store"].items() if ".page." in key)
+    assert len(page) == 8
 
 
 def test_a_row_that_comes_back_is_not_paid_again(

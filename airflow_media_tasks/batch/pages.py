@@ -43,6 +43,7 @@ class State:
     :param try_number: of the try that has written this.
     :param began: unix seconds at which that try began.
     :param layout: which layout of the pages counts.
+    :param tables: how often the table has changed in a way that gave requests other numbers.
     :param total: how many requests there are.
     :param kept: how many records there may be: those of requests that the table does not have any more come
         after the others.
@@ -68,6 +69,7 @@ class State:
     media_conn_id: str
     began: float
     layout: int = 0
+    tables: int = 0
     next: int = 0
     again: list[int] = field(default_factory=list)
     open: list[int] = field(default_factory=list)
@@ -111,7 +113,7 @@ def page_of(state: Any, number: int) -> str | None:
 
 
 _WHOLE = (
-    *("try_number", "layout", "total", "kept", "next", "made"),
+    *("try_number", "layout", "tables", "total", "kept", "next", "made"),
     *("waiting", "succeeded", "failed", "landed", "refusals"),
 )
 
@@ -164,6 +166,8 @@ class Pages:
                 log.info("%d records of an earlier version of this package are carried over", len(old))
         else:
             state.layout, state.made = before.state.layout, before.state.made
+            moved = any(number < len(keys) and record.key != keys[number] for number, record in before)
+            state.tables = before.state.tables + moved
             if before._read == entries.read and before.all_keys() == list(keys):  # noqa: SLF001  # one of ours
                 state.kept, before.state = before.state.kept, state
                 return before
@@ -279,7 +283,7 @@ class Pages:
             self._pages.release(page)
         self._changed.clear()
         state = {name: part for name, part in dataclasses.asdict(self.state).items() if part is not None}
-        shape = (self.state.layout, self.state.total, self.state.kept)
+        shape = (self.state.layout, self.state.tables, self.state.total, self.state.kept)
         self._entries.write(BATCH, state, None if shape == self._copied else state)
         self._copied = shape
 

@@ -163,9 +163,9 @@ class Settling:
             or self.batch.operator.save_to is None
         ):
             return result, task.error
-        to = self.batch.operator.place_of(
-            self.batch.context, self.batch.operator.save_to, request=request.number
-        )
+        # In a table that has changed, another request may have landed under this one's number.
+        name = request.key if self.batch.state.tables else request.number
+        to = self.batch.operator.place_of(self.batch.context, self.batch.operator.save_to, request=name)
         made = storage.made_of(result, [self.batch.hook.media_conn_id])
         try:
             (landed,) = storage.land(made, to, self.batch.log, self.batch.decoder, patience=self.patience)

@@ -117,7 +117,12 @@ class Submitting:
             if outcome is not None:
                 self._note(job, outcome)
                 del jobs[job.request.number]
-        ready = [jobs[number] for number in group if number in jobs and self._reserve(jobs[number])]
+        todo = [jobs[number] for number in group if number in jobs]
+        if not all(self.batch.hook.can_be_asked(job.request.operation) for job in todo):
+            # A dead worker leaves no more questions than there are senders.
+            self.batch.state.again[:0] = [job.request.number for job in todo[THREADS:]]
+            todo = todo[:THREADS]
+        ready = [job for job in todo if self._reserve(job)]
         if not ready:
             return
         began = time.time()
@@ -129,11 +134,7 @@ class Submitting:
         finally:
             self.batch.hook.send_before = None
         each = max(time.time() - began, 0.001) / len(ready)
-        if all(self.batch.hook.can_be_asked(job.request.operation) for job in ready):
-            self._group = min(max(int(0.8 * LEASE / each), THREADS), PAGE // 2)
-        else:
-            # A dead worker leaves no more questions than there are senders.
-            self._group = THREADS
+        self._group = min(max(int(0.8 * LEASE / each), THREADS), PAGE)
 
     def _all_of(
         self, pool: ThreadPoolExecutor, do: Callable[[_Job], Any], jobs: Sequence[_Job]

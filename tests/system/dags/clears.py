@@ -17,6 +17,7 @@ SETTINGS = {"schedule": None, "default_args": {"retries": 1, "retry_delay": time
 
 @dag(**SETTINGS, params={"media_conn_id": Param("kling_default"), "operation": Param("text_to_video")})
 def clears_single() -> None:
+    """One film."""
     GenerateVideoOperator(
         task_id="video",
         media_conn_id="{{ params.media_conn_id }}",
@@ -28,6 +29,7 @@ def clears_single() -> None:
 
 @dag(**SETTINGS)
 def clears_mapped() -> None:
+    """Three, mapped."""
     GenerateVideoOperator.partial(
         task_id="video", media_conn_id="acedata_default", operation="veo/text_to_video", poll_interval=1
     ).expand(prompt=[f"{prompt} {{{{ run_id }}}}" for prompt in PROMPTS])
@@ -35,8 +37,11 @@ def clears_mapped() -> None:
 
 @dag(**SETTINGS)
 def clears_group() -> None:
+    """Three, each in a task group that is mapped."""
+
     @task_group
     def film(prompt: str) -> None:
+        """One of them."""
         GenerateVideoOperator(
             task_id="video",
             media_conn_id="vap_default",
@@ -50,6 +55,7 @@ def clears_group() -> None:
 
 @dag(**SETTINGS)
 def clears_batch() -> None:
+    """Five pictures, of which two are soon there."""
     GenerateMediaBatchOperator(
         task_id="batch",
         media_conn_id="kling_default",
@@ -65,8 +71,11 @@ def clears_batch() -> None:
 
 @dag(**SETTINGS)
 def clears_code() -> None:
+    """A user's own code, which pays for nothing."""
+
     @task
     def code(ti: object = None) -> int:
+        """Which try it is."""
         return ti.try_number  # type: ignore[attr-defined]  # the task instance that Airflow gives
 
     code()

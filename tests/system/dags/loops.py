@@ -41,8 +41,11 @@ class DiesOnce(GenerateVideoOperator):
 
 @dag(schedule=None, default_args={"retries": 3, "retry_delay": timedelta(seconds=1)})
 def loops() -> None:
+    """Three films, one after the other."""
+
     @task_group
     def once() -> Any:
+        """One of them."""
         return DiesOnce(
             task_id="film",
             media_conn_id="kling_default",
@@ -53,9 +56,10 @@ def loops() -> None:
         ).output
 
     def until(loop: Any) -> bool:
+        """After the third."""
         return bool(loop.index >= 2)
 
-    once.loop(max_iterations=3, until=until)()  # type: ignore[attr-defined]  # Airflow 3.3 has none
+    once.loop(max_iterations=3, until=until)
 
 
 if hasattr(sdk, "LoopDecision"):
