@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from airflow import sdk
 
 from airflow_media_tasks.simulator import Simulator
-from deployment import Deployment, DeploymentError
+from deployment import Deployment
 
 
 DAG_ID, TASK_ID = "loops", "once.film"
@@ -40,44 +39,37 @@ def paid(simulator: Simulator, run_id: str) -> list[dict[str, Any]]:
     return [one for one in simulator.ledger() if run_id in json.dumps(one["request"])]
 
 
-def go_on(
-    airflow: Deployment,
-    simulator: Simulator,
-    run_id: str,
-    wait_until_deferred: Callable[[int], None],
-    many: int,
-) -> None:
-    """Lets as many iterations end, one after the other."""
-    for _ in range(many):
-        wait_until_deferred(1)
-        simulator.advance(1100)
-    assert airflow.wait(DAG_ID, run_id, seconds=120) == "success"
+def wait_for(airflow: Deployment, simulator: Simulator, run_id: str, iteration: int, many: int) -> Any:
+    """Wait until this iteration is deferred and so many are paid for; its task instance."""
+    found: list[dict[str, Any]] = []
+    for _ in airflow.ticks(120.0, 0.5):
+        found = iterations(airflow, run_id)
+        if len(found) > iteration and found[iteration]["state"] == "deferred":
+            break
+    assert (found[iteration]["state"], len(paid(simulator, run_id))) == ("deferred", many)
+    return found[iteration]
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["default", "keep_task_state"])
 def test_a_loop_pays_once_for_each_iteration(
-    airflow: Deployment,
-    simulator: Simulator,
-    output: Path,
-    wait_until_deferred: Callable[[int], None],
-    keep: bool,
+    airflow: Deployment, simulator: Simulator, output: Path, keep: bool
 ) -> None:
     """Three iterations, one of them killed, then cleared while it waits: three paid, files and results."""
     run_id = f"loop-{'kept' if keep else 'default'}"
     airflow.run(DAG_ID, run_id=run_id)
-    go_on_one(simulator, wait_until_deferred)
-    wait_until_deferred(1)
-    assert len(paid(simulator, run_id)) == 2
-    second = iterations(airflow, run_id)[1]
-    clear(airflow, run_id, [second["id"]], keep)
-    wait_until_deferred(1)
-    for _ in airflow.ticks(60.0, 0.5):
-        if (now := iterations(airflow, run_id)[1])["id"] != second["id"] or now["try_number"] > 2:
-            break
-    wait_until_deferred(1)
-    assert len(paid(simulator, run_id)) == 2
+    wait_for(airflow, simulator, run_id, 0, 1)
     simulator.advance(1100)
-    go_on(airflow, simulator, run_id, wait_until_deferred, 1)
+    second = wait_for(airflow, simulator, run_id, 1, 2)
+    clear(airflow, run_id, second, keep)
+    for _ in airflow.ticks(120.0, 0.5):
+        again = iterations(airflow, run_id)[1]
+        if (again["id"], again["try_number"]) != (second["id"], second["try_number"]):
+            break
+    wait_for(airflow, simulator, run_id, 1, 2)
+    simulator.advance(1100)
+    wait_for(airflow, simulator, run_id, 2, 3)
+    simulator.advance(1100)
+    assert airflow.wait(DAG_ID, run_id, seconds=120) == "success"
 
     made = results(airflow, run_id)
     entries = paid(simulator, run_id)
@@ -90,34 +82,23 @@ def test_a_loop_pays_once_for_each_iteration(
     assert all(Path(path.removeprefix("file://")).stat().st_size for path in paths)
 
     # Cleared as a whole when it has ended, all are made anew, and no more than that.
-    first = iterations(airflow, run_id)[0]
-    clear(airflow, run_id, [first["id"]], keep)
-    go_on(airflow, simulator, run_id, wait_until_deferred, 3)
+    clear(airflow, run_id, iterations(airflow, run_id)[0], keep)
+    for number in range(3):
+        wait_for(airflow, simulator, run_id, number, 4 + number)
+        simulator.advance(1100)
+    assert airflow.wait(DAG_ID, run_id, seconds=120) == "success"
     assert len(paid(simulator, run_id)) == 6
     assert not {one["id"] for one in results(airflow, run_id)} & {one["id"] for one in made}
 
 
-def go_on_one(simulator: Simulator, wait_until_deferred: Callable[[int], None]) -> None:
-    """Lets the iteration that waits end."""
-    wait_until_deferred(1)
-    simulator.advance(1100)
-
-
-def clear(airflow: Deployment, run_id: str, instances: list[str], keep: bool) -> None:
-    """Clears these task instances and what follows them, as the UI does."""
+def clear(airflow: Deployment, run_id: str, instance: dict[str, Any], keep: bool) -> None:
+    """Clears this task instance and what follows it, as the UI does."""
     body: dict[str, Any] = {
         "dry_run": False,
         "dag_run_id": run_id,
         "only_failed": False,
-        "task_instance_ids": instances,
+        "task_instance_ids": [instance["id"]],
         "include_downstream": True,
         "keep_task_state": keep,
     }
-    for _ in airflow.ticks(60.0, 1.0):
-        try:
-            airflow.request("POST", f"dags/{DAG_ID}/clearTaskInstances", json=body)
-        except DeploymentError as error:
-            if "409" not in str(error):
-                raise
-        else:
-            return
+    airflow.request("POST", f"dags/{DAG_ID}/clearTaskInstances", json=body)
