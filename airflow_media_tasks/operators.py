@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 
 from airflow_media_tasks import costs, provenance, storage
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
-from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.parameters import Parameter, seconds
@@ -45,6 +45,9 @@ __all__ = [
     "GenerateVideoOperator",
     "MediaTaskOperator",
 ]
+
+
+_AUDIO = ("text_to_music", "text_to_audio")
 
 
 class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
@@ -150,8 +153,8 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         return self._submit_and_wait(context, Turn.of_event(event))
 
     def _submit_and_wait(self, context: Context, turn: Turn) -> dict[str, Any]:
-        operation, arguments = self.request()
         hook = get_media_hook(self.media_conn_id)
+        operation, arguments = self.request(hook)
         name, checked = hook.check(operation, arguments)
         if self.save_to is not None:
             self.place_of(context, self.save_to)
@@ -320,7 +323,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
                 media_task_id=task.id,
             ) from error
 
-    def request(self) -> tuple[str, dict[str, Any]]:
+    def request(self, hook: MediaHook) -> tuple[str, dict[str, Any]]:
         """The operation and its arguments, as rendered: those given by name together with `arguments`."""
         rest = {} if self.arguments is None else self.arguments
         if not isinstance(rest, Mapping):
@@ -335,9 +338,13 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
                 f"({shown(rest[twice[0]])}); give it once"
             )
         arguments = {**rest, **named}
-        return self.operation or self.default_operation(arguments), arguments
+        return self.operation or self.default_operation(hook, arguments), arguments
 
-    def default_operation(self, arguments: Mapping[str, Any]) -> str:  # noqa: ARG002  # for subclasses
+    def default_operation(
+        self,
+        hook: MediaHook,  # noqa: ARG002  # for subclasses
+        arguments: Mapping[str, Any],  # noqa: ARG002  # for subclasses
+    ) -> str:
         """The operation that *arguments* speak of, where none was named."""
         raise MediaRequestError(f"operation must be the name of an operation, got {shown(self.operation)}")
 
@@ -393,7 +400,11 @@ class GenerateImageOperator(MediaTaskOperator):
         self.seed = seed
         self.model = model
 
-    def default_operation(self, arguments: Mapping[str, Any]) -> str:
+    def default_operation(
+        self,
+        hook: MediaHook,  # noqa: ARG002  # not every one needs both
+        arguments: Mapping[str, Any],  # not every one needs both
+    ) -> str:
         """By whether there is a picture to begin with."""
         return "image_to_image" if arguments.get("image_url") else "text_to_image"
 
@@ -453,18 +464,22 @@ class GenerateVideoOperator(MediaTaskOperator):
         self.seed = seed
         self.model = model
 
-    def default_operation(self, arguments: Mapping[str, Any]) -> str:
+    def default_operation(
+        self,
+        hook: MediaHook,  # noqa: ARG002  # not every one needs both
+        arguments: Mapping[str, Any],  # not every one needs both
+    ) -> str:
         """By whether there is a first frame."""
         return "image_to_video" if arguments.get("image_url") else "text_to_video"
 
 
 class GenerateAudioOperator(MediaTaskOperator):
-    """Generates sound: `text_to_music`, or another *operation* such as `text_to_audio`.
+    """Generates sound: `text_to_music`, or `text_to_audio` where the provider makes no music.
 
     :param prompt: what to hear (templated, as all of these).
     :param duration: seconds.
     :param model: the provider's model id.
-    :param operation: default `text_to_music`.
+    :param operation: another operation than those two.
     :param kwargs: as of `MediaTaskOperator`; *arguments* takes every other option of the provider.
     """
 
@@ -485,9 +500,13 @@ class GenerateAudioOperator(MediaTaskOperator):
         self.duration = duration
         self.model = model
 
-    def default_operation(self, arguments: Mapping[str, Any]) -> str:  # noqa: ARG002  # as of MediaTaskOperator
-        """Music."""
-        return "text_to_music"
+    def default_operation(
+        self,
+        hook: MediaHook,  # not every one needs both
+        arguments: Mapping[str, Any],  # noqa: ARG002  # not every one needs both
+    ) -> str:
+        """Music, else sounds."""
+        return next((name for name in _AUDIO if name in hook.operations), _AUDIO[0])
 
 
 class DownloadMediaOperator(LandsMedia):

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseSensorOperator, Context
+from airflow.sdk import BaseSensorOperator, Context, RetryPolicy
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.parameters import Parameter, seconds
+from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
 from airflow_media_tasks.waiting import WaitsForMediaTask
 
@@ -28,6 +29,7 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
     :param timeout: seconds or timedelta after which the sensor fails, as for every sensor
         (templated).
     :param deferrable: True (default) waits in the triggerer and holds no worker slot.
+    :param retry_policy: default `MediaRetryPolicy`: an id that cannot be is not asked for again.
     :raises MediaTaskError: the typed error of a task that failed; with `soft_fail` the sensor is skipped.
     :raises AirflowSensorTimeout: at *timeout*.
     """
@@ -45,9 +47,10 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
         poll_interval: float | timedelta = 10.0,
         timeout: float | timedelta | None = None,
         deferrable: bool = True,
+        retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         if timeout is not None:
             self.timeout = timeout
         self.poll_interval = poll_interval

@@ -21,6 +21,7 @@ from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 
 from airflow_media_tasks import answers
+from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
     GenerateAudioOperator,
@@ -304,7 +305,7 @@ def test_bad_input_is_one_clear_error_and_costs_nothing(
 
 
 @pytest.mark.parametrize("name", ["poll_interval", "timeout", "queue_timeout"])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "soon", True, timedelta(0), "{{ 5 }}"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "soon", True, timedelta(0), "5"])
 def test_times_must_be_positive(name: str, value: Any) -> None:
     """A wrong one is said where the DAG is written, with its name and value."""
     with pytest.raises(MediaRequestError, match=f"{name} must be a number of seconds above 0") as refused:
@@ -338,10 +339,11 @@ def test_an_argument_given_twice_is_refused(sim: Simulator, connect: Connect, co
     ],
 )
 def test_the_operation_follows_from_the_arguments(
-    operator: type[MediaTaskOperator], named: dict[str, Any], expected: str
+    connect: Connect, operator: type[MediaTaskOperator], named: dict[str, Any], expected: str
 ) -> None:
     """Unless one is named, a picture to begin with makes the difference."""
-    request = operator(task_id="t", media_conn_id="c", prompt="x", **named).request()
+    hook = get_media_hook(connect("vap"))
+    request = operator(task_id="t", media_conn_id="vap_default", prompt="x", **named).request(hook)
     assert request[0] == expected
     assert request[1]["prompt"] == "x"
     assert all(value is not None for value in request[1].values())
@@ -699,3 +701,32 @@ def test_operators_expand_over_a_table(
     assert sorted(asked) == sorted(pictures)
     assert [file["url"] for file in run.xcom("all")["files"]] == pictures
     assert all(Path(path.removeprefix("file://")).is_file() for path in run.xcom("all")["paths"])
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "operation", "duration"), [("vap", "text_to_music", 30), ("kling", "text_to_audio", 5)]
+)
+def test_sound_is_what_the_provider_makes(
+    sim: Simulator, connect: Connect, complete: Complete, conn_type: str, operation: str, duration: int
+) -> None:
+    """Music where there is any, else sounds; nobody has to name the operation."""
+    operator = GenerateAudioOperator(
+        task_id="t",
+        media_conn_id=connect(conn_type),
+        prompt=f"rain {QUICK}",
+        duration=duration,
+        poll_interval=0.1,
+    )
+    assert complete(operator)["operation"] == operation
+
+
+@pytest.mark.parametrize("conn_type", ["vap", "acedata", "kling"])
+@pytest.mark.parametrize("word", ["[sim:reject=bad_request]", "[sim:fail=provider]"])
+def test_an_error_names_the_connection(
+    sim: Simulator, connect: Connect, complete: Complete, conn_type: str, word: str
+) -> None:
+    """Of many accounts, it is known whose it is."""
+    connect(conn_type, f"{conn_type}_bad")
+    operator = video(media_conn_id=f"{conn_type}_bad", arguments={"prompt": f"a fox {QUICK} {word}"})
+    with pytest.raises(MediaTaskError, match=rf"^connection '{conn_type}_bad': {conn_type} (says|task) "):
+        complete(operator)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import structlog
 from airflow.sdk import DAG
+from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
 from airflow_media_tasks.sensors import MediaTaskSensor
@@ -220,3 +221,13 @@ def test_in_a_dag_it_passes_the_result_on(
     assert run.xcom("one")["id"] == ids[0]
     assert run.xcom("one", key="url") == run.xcom("one")["url"]
     assert run.xcom("many", 1)["id"] == ids[2]
+
+
+def test_an_id_that_cannot_be_is_not_asked_for_again(sim: Simulator, connect: Connect, context: Any) -> None:
+    """The sensor has the operators' policy: what the same request would meet again is not retried."""
+    connect("kling")
+    sensor = MediaTaskSensor(task_id="s", media_task_id="luma/1", media_conn_id="kling_default")
+    with pytest.raises(MediaRequestError) as refused:
+        sensor.execute(context)
+    assert sensor.retry_policy is not None
+    assert sensor.retry_policy.evaluate(refused.value, 1, 3).action is RetryAction.FAIL

@@ -257,7 +257,7 @@ class MediaHook(FindingHook):
         if operation in list(self.operations):
             return operation
         raise MediaRequestError(
-            f"operation {shown(operation)} is none of {self.conn_type}'s; there are: "
+            f"{self.named} has no operation {shown(operation)}; there are: "
             + ", ".join(sorted(self.operations)),
             provider=self.conn_type,
         )
@@ -388,7 +388,7 @@ class MediaHook(FindingHook):
         """The error of a task that ended failed, with what the provider said of it."""
         says = shown(words, 500) if words else "no reason given"
         return cls(
-            f"{self.conn_type} task {media_task_id} failed: {says}",
+            f"{self.named} task {media_task_id} failed: {says}",
             provider=self.conn_type,
             code=code_of(code),
             media_task_id=media_task_id,

@@ -220,7 +220,7 @@ class ConversationHook(BaseHook):
             return None
         if reply.status < 400:
             return MediaProviderError(
-                f"{self.conn_type} answered HTTP {reply.status} with what is no JSON document of a task: "
+                f"{self.named} answered HTTP {reply.status} with what is no JSON document of a task: "
                 f"{shown(reply.text)}",
                 provider=self.conn_type,
                 code=SENSELESS,
@@ -253,7 +253,7 @@ class ConversationHook(BaseHook):
         where = f"HTTP {reply.status}" + (f", code {shown(code)}" if code is not None else "")
         trace = f", request {shown(request_id)}" if request_id else ""
         return cls(
-            f"{self.conn_type} says {says} ({where}{trace})",
+            f"{self.named} says {says} ({where}{trace})",
             provider=self.conn_type,
             code=code_of(code),
             retry_after=retry_after if told is None else told,
@@ -262,12 +262,17 @@ class ConversationHook(BaseHook):
     def senseless(self, reply: Reply, missing: str) -> MediaProviderError:
         """The error of a good reply in which something is *missing* that cannot be done without."""
         return MediaProviderError(
-            f"{self.conn_type} answered HTTP {reply.status} without {missing}: {shown(reply.text, 200)}",
+            f"{self.named} answered HTTP {reply.status} without {missing}: {shown(reply.text, 200)}",
             provider=self.conn_type,
             code=SENSELESS,
         )
 
     # The connection.
+
+    @property
+    def named(self) -> str:
+        """The provider, as an error begins that is about one account of it."""
+        return f"connection {self.media_conn_id!r}: {self.conn_type}"
 
     @cached_property
     def settings(self) -> Settings:
@@ -485,7 +490,7 @@ class ConversationHook(BaseHook):
 
     def _too_large(self) -> MediaProviderError:
         return MediaProviderError(
-            f"{self.conn_type} answered with more than {MAX_REPLY_BYTES} bytes: no status document",
+            f"{self.named} answered with more than {MAX_REPLY_BYTES} bytes: no status document",
             provider=self.conn_type,
             code=SENSELESS,
         )
@@ -493,7 +498,7 @@ class ConversationHook(BaseHook):
     def _transport_error(self, wire: Mapping[str, Any], error: BaseException) -> MediaProviderError:
         never_sent = isinstance(error, _NEVER_SENT)
         return MediaProviderError(
-            f"{self.conn_type} at {self.settings.base_url} "
+            f"{self.named} at {self.settings.base_url} "
             + ("cannot be reached" if never_sent else "did not answer")
             + f": {type(error).__name__} {shown(self._masked(wire, str(error)), 200)}",
             provider=self.conn_type,

@@ -92,9 +92,10 @@ class Operation:
         missing = [word for word in self.required if word not in checked]
         if missing:
             raise MediaRequestError(
-                f"{name!r} needs {_listed(missing)}; it takes {_listed(self.required)}"
+                f"{name!r} needs {_listed(missing)}, not given here: it must have {_listed(self.required)}"
                 + "".join(f" and one of {_listed(group)}" for group in self.one_of)
-                + f", got {_listed(checked) or 'nothing'}{why}"
+                + ", and may have every other option of the provider; got "
+                + f"{_listed(checked) or 'nothing'}{why}"
             )
         for group in self.one_of:
             given = [word for word in group if word in checked]

@@ -668,7 +668,7 @@ def test_conversation_is_told_and_closed(peer: Peer, hook: Toy, call: Any) -> No
     answers = {"/prefix/first": 404, "/prefix/second": 200}
     peer.answer = lambda handler: say(handler, {"x": 1}, answers[handler.path])
     hook._one = stubborn  # type: ignore[method-assign,assignment]  # another conversation
-    assert call(hook, "ask").startswith("200 after toy says")
+    assert call(hook, "ask").startswith("200 after connection 'account': toy says")
     answers["/prefix/second"] = 401
     with pytest.raises(MediaAuthError):
         call(hook, "ask")

@@ -90,7 +90,10 @@ def test_numeric_text_is_a_number(word: str, text: Any, number: float) -> None:
     [
         (
             {},
-            "'make' needs 'prompt'; it takes 'prompt' and one of 'image_url', 'image_urls', got 'image_url'",
+            (
+                "'make' needs 'prompt', not given here: it must have 'prompt' and one of 'image_url', "
+                "'image_urls', and may have every other option of the provider; got 'image_url'"
+            ),
         ),
         (
             {"prompt": "x", "image_urls": ["https://example.com/2.png"]},
