@@ -8,7 +8,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from airflow.sdk import Context, RetryPolicy
+from airflow.sdk import Context, RetryPolicy, XComArg
+from typing_extensions import Unpack
 
 from airflow_media_tasks import costs, verification
 from airflow_media_tasks.batch.batch import FAIL, KEEP, Batch
@@ -17,7 +18,7 @@ from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
-from airflow_media_tasks.parameters import Parameter, interval, seconds, share, whole_number
+from airflow_media_tasks.parameters import Parameter, TaskArguments, interval, seconds, share, whole_number
 from airflow_media_tasks.records import KeepsRecords
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP
@@ -103,39 +104,39 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
     def __init__(
         self,
         *,
-        requests: Sequence[Mapping[str, Any]] | str,
-        media_conn_id: str,
-        results: str | None = None,
-        operation: str | None = None,
-        arguments: Mapping[str, Any] | None = None,
-        save_to: str | None = None,
-        concurrency: int | None = None,
-        max_items: int | None = None,
+        requests: Sequence[Mapping[str, Any]] | str | XComArg,
+        media_conn_id: str | XComArg,
+        results: str | XComArg | None = None,
+        operation: str | XComArg | None = None,
+        arguments: Mapping[str, Any] | str | XComArg | None = None,
+        save_to: str | XComArg | None = None,
+        concurrency: int | str | XComArg | None = None,
+        max_items: int | str | XComArg | None = None,
         on_partial_failure: str | None = None,
-        min_success: float | None = None,
+        min_success: float | str | XComArg | None = None,
         on_bad_request: str = FAIL,
         retry_moderated: bool = False,
-        max_cost: str | int | Decimal | None = None,
-        min_balance: str | int | Decimal | None = None,
-        poll_interval: float | timedelta = 10.0,
-        timeout: float | timedelta = 3600.0,
-        queue_timeout: float | timedelta | None = None,
+        max_cost: str | int | Decimal | XComArg | None = None,
+        min_balance: str | int | Decimal | XComArg | None = None,
+        poll_interval: float | timedelta | str | XComArg = 10.0,
+        timeout: float | timedelta | str | XComArg = 3600.0,
+        queue_timeout: float | timedelta | str | XComArg | None = None,
         deferrable: bool = True,
         on_unknown_submission: str = STOP,
         retry_policy: RetryPolicy | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TaskArguments],
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         if on_partial_failure is not None:
             _one_of("on_partial_failure", on_partial_failure, (KEEP, FAIL))
         _one_of("on_bad_request", on_bad_request, (FAIL, KEEP))
         _one_of("on_unknown_submission", on_unknown_submission, ON_UNKNOWN)
-        self.requests = requests
-        self.media_conn_id = media_conn_id
-        self.results = results
-        self.operation = operation
-        self.arguments = arguments
-        self.save_to = save_to
+        self.requests: Any = requests
+        self.media_conn_id: Any = media_conn_id
+        self.results: Any = results
+        self.operation: Any = operation
+        self.arguments: Any = arguments
+        self.save_to: Any = save_to
         self.concurrency = concurrency
         self.max_items = max_items
         self.on_partial_failure = on_partial_failure

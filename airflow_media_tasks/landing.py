@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 
@@ -14,6 +14,10 @@ from airflow_media_tasks.records import Place
 from airflow_media_tasks.task import MediaTaskError
 
 
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg
+
+
 class LandsMedia(BaseOperator):
     """An operator whose task leaves files: it tells the declared outlets and OpenLineage of them.
 
@@ -21,6 +25,12 @@ class LandsMedia(BaseOperator):
     """
 
     _documents: Sequence[Mapping[str, Any]] = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def output(self) -> PlainXComArg:
+            """What `x.output["url"]` is taken from; Airflow's own type knows no keys."""
 
     def place_of(
         self, context: Context, path: str, conn_id: str | None = None, request: int | str | None = None

@@ -9,15 +9,16 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from airflow.sdk import Context, RetryPolicy
+from airflow.sdk import Context, RetryPolicy, XComArg
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
+from typing_extensions import Unpack
 
 from airflow_media_tasks import costs, provenance, storage
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
-from airflow_media_tasks.parameters import Parameter, seconds
+from airflow_media_tasks.parameters import MediaTaskArguments, Parameter, TaskArguments, seconds
 from airflow_media_tasks.records import Entries, KeepsRecords, Record, generation_of, moment_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, ask, finish, once
@@ -111,19 +112,19 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     def __init__(
         self,
         *,
-        operation: str | None,
-        arguments: Mapping[str, Any] | None = None,
-        media_conn_id: str,
-        poll_interval: float | timedelta = 10.0,
-        timeout: float | timedelta = 3600.0,
-        queue_timeout: float | timedelta | None = None,
+        operation: str | XComArg | None,
+        arguments: Mapping[str, Any] | str | XComArg | None = None,
+        media_conn_id: str | XComArg,
+        poll_interval: float | timedelta | str | XComArg = 10.0,
+        timeout: float | timedelta | str | XComArg = 3600.0,
+        queue_timeout: float | timedelta | str | XComArg | None = None,
         deferrable: bool = True,
         on_unknown_submission: str = STOP,
-        save_to: str | None = None,
-        max_cost: str | int | Decimal | None = None,
-        min_balance: str | int | Decimal | None = None,
+        save_to: str | XComArg | None = None,
+        max_cost: str | int | Decimal | XComArg | None = None,
+        min_balance: str | int | Decimal | XComArg | None = None,
         retry_policy: RetryPolicy | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TaskArguments],
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         if on_unknown_submission not in ON_UNKNOWN:
@@ -132,14 +133,14 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
                 f"got {shown(on_unknown_submission)}"
             )
         self.on_unknown_submission = on_unknown_submission
-        self.operation = operation
-        self.arguments = arguments
+        self.operation: Any = operation
+        self.arguments: Any = arguments
         self.media_conn_id = media_conn_id
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.queue_timeout = queue_timeout
         self.deferrable = deferrable
-        self.save_to = save_to
+        self.save_to: Any = save_to
         self.max_cost = max_cost
         self.min_balance = min_balance
 
@@ -379,16 +380,16 @@ class GenerateImageOperator(MediaTaskOperator):
     def __init__(
         self,
         *,
-        prompt: str | None = None,
-        image_url: str | None = None,
-        negative_prompt: str | None = None,
-        aspect_ratio: str | None = None,
-        resolution: str | None = None,
-        count: int | None = None,
-        seed: int | None = None,
-        model: str | None = None,
-        operation: str | None = None,
-        **kwargs: Any,
+        prompt: str | XComArg | None = None,
+        image_url: str | XComArg | None = None,
+        negative_prompt: str | XComArg | None = None,
+        aspect_ratio: str | XComArg | None = None,
+        resolution: str | XComArg | None = None,
+        count: int | str | XComArg | None = None,
+        seed: int | str | XComArg | None = None,
+        model: str | XComArg | None = None,
+        operation: str | XComArg | None = None,
+        **kwargs: Unpack[MediaTaskArguments],
     ) -> None:
         super().__init__(operation=operation, **kwargs)
         self.prompt = prompt
@@ -441,17 +442,17 @@ class GenerateVideoOperator(MediaTaskOperator):
     def __init__(
         self,
         *,
-        prompt: str | None = None,
-        image_url: str | None = None,
-        end_image_url: str | None = None,
-        negative_prompt: str | None = None,
-        aspect_ratio: str | None = None,
-        duration: float | None = None,
-        resolution: str | None = None,
-        seed: int | None = None,
-        model: str | None = None,
-        operation: str | None = None,
-        **kwargs: Any,
+        prompt: str | XComArg | None = None,
+        image_url: str | XComArg | None = None,
+        end_image_url: str | XComArg | None = None,
+        negative_prompt: str | XComArg | None = None,
+        aspect_ratio: str | XComArg | None = None,
+        duration: float | str | XComArg | None = None,
+        resolution: str | XComArg | None = None,
+        seed: int | str | XComArg | None = None,
+        model: str | XComArg | None = None,
+        operation: str | XComArg | None = None,
+        **kwargs: Unpack[MediaTaskArguments],
     ) -> None:
         super().__init__(operation=operation, **kwargs)
         self.prompt = prompt
@@ -489,11 +490,11 @@ class GenerateAudioOperator(MediaTaskOperator):
     def __init__(
         self,
         *,
-        prompt: str | None = None,
-        duration: float | None = None,
-        model: str | None = None,
-        operation: str | None = None,
-        **kwargs: Any,
+        prompt: str | XComArg | None = None,
+        duration: float | str | XComArg | None = None,
+        model: str | XComArg | None = None,
+        operation: str | XComArg | None = None,
+        **kwargs: Unpack[MediaTaskArguments],
     ) -> None:
         super().__init__(operation=operation, **kwargs)
         self.prompt = prompt
@@ -544,17 +545,17 @@ class DownloadMediaOperator(LandsMedia):
         self,
         *,
         media: Any,
-        destination: str,
-        destination_conn_id: str | None = None,
-        media_conn_id: str | None = None,
+        destination: str | XComArg,
+        destination_conn_id: str | XComArg | None = None,
+        media_conn_id: str | XComArg | None = None,
         retry_policy: RetryPolicy | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TaskArguments],
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         self.media = media
-        self.destination = destination
-        self.destination_conn_id = destination_conn_id
-        self.media_conn_id = media_conn_id
+        self.destination: Any = destination
+        self.destination_conn_id: Any = destination_conn_id
+        self.media_conn_id: Any = media_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Downloads up to four files at once."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from typing_extensions import Required, Self, TypedDict
@@ -15,7 +16,7 @@ from airflow_media_tasks.triggers import LONGEST_WAIT
 
 
 if TYPE_CHECKING:
-    from airflow.sdk import DAG, TaskGroup
+    from airflow.sdk import DAG, RetryPolicy, TaskGroup, XComArg
     from airflow.sdk.types import WeightRuleParam
 
 T = TypeVar("T")
@@ -167,7 +168,7 @@ class TaskArguments(TypedDict, total=False):
     on_execute_callback: Callable[..., Any] | Collection[Callable[..., Any]] | None
     on_failure_callback: Callable[..., Any] | list[Callable[..., Any]] | None
     on_success_callback: Callable[..., Any] | Collection[Callable[..., Any]] | None
-    on_retry_callback: Callable[..., Any] | Collection[Callable[..., Any]] | None
+    on_retry_callback: Callable[..., Any] | list[Callable[..., Any]] | None
     on_skipped_callback: Callable[..., Any] | Collection[Callable[..., Any]] | None
     pre_execute: Callable[..., Any] | None
     post_execute: Callable[..., Any] | None
@@ -205,3 +206,19 @@ class SensorArguments(TaskArguments, total=False):
     max_wait: timedelta | float | None
     silent_fail: bool
     never_fail: bool
+
+
+class MediaTaskArguments(TaskArguments, total=False):
+    """What `MediaTaskOperator` takes besides, for the operators that are made from it."""
+
+    arguments: Mapping[str, Any] | str | XComArg | None
+    media_conn_id: str | XComArg  # it may be among a DAG's `default_args`
+    poll_interval: float | timedelta | str | XComArg
+    timeout: float | timedelta | str | XComArg
+    queue_timeout: float | timedelta | str | XComArg | None
+    deferrable: bool
+    on_unknown_submission: str
+    save_to: str | XComArg | None
+    max_cost: str | int | Decimal | XComArg | None
+    min_balance: str | int | Decimal | XComArg | None
+    retry_policy: RetryPolicy | None

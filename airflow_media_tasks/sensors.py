@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseSensorOperator, Context, RetryPolicy
+from airflow.sdk import BaseSensorOperator, Context, RetryPolicy, XComArg
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from typing_extensions import Unpack
 
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
-from airflow_media_tasks.parameters import Parameter, seconds
+from airflow_media_tasks.parameters import Parameter, SensorArguments, seconds
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
 from airflow_media_tasks.waiting import WaitsForMediaTask
+
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 
 class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
@@ -39,22 +44,28 @@ class MediaTaskSensor(WaitsForMediaTask, BaseSensorOperator):
 
     timeout = Parameter(seconds)
 
+    if TYPE_CHECKING:
+
+        @property
+        def output(self) -> PlainXComArg:
+            """As of `LandsMedia`."""
+
     def __init__(
         self,
         *,
-        media_task_id: str,
-        media_conn_id: str,
-        poll_interval: float | timedelta = 10.0,
-        timeout: float | timedelta | None = None,
+        media_task_id: str | XComArg,
+        media_conn_id: str | XComArg,
+        poll_interval: float | timedelta | str | XComArg = 10.0,
+        timeout: float | timedelta | str | XComArg | None = None,
         deferrable: bool = True,
         retry_policy: RetryPolicy | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SensorArguments],
     ) -> None:
         super().__init__(retry_policy=retry_policy or MediaRetryPolicy(), **kwargs)
         if timeout is not None:
             self.timeout = timeout
         self.poll_interval = poll_interval
-        self.media_task_id = media_task_id
+        self.media_task_id: Any = media_task_id
         self.media_conn_id = media_conn_id
         self.deferrable = deferrable
 

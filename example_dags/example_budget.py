@@ -44,7 +44,7 @@ def example_budget() -> None:
         """Return what each of them has cost, as the provider says it and in money."""
         return {result["operation"]: result["cost"] for result in made}
 
-    report(image.output, video.output)
+    report(image.output, video.output)  # type: ignore[arg-type]  # Airflow resolves it
 
 
 # [END howto_budget]

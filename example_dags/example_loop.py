@@ -59,7 +59,7 @@ def example_loop() -> None:
                 "is_good": size >= context["params"]["least_size"],
             }
 
-        judge(image.output)
+        judge(image.output)  # type: ignore[arg-type]  # Airflow resolves it
 
     def is_good(loop: Any) -> bool:
         """Go on until a picture is good. A loop that says no after its last iteration has failed."""

@@ -57,7 +57,7 @@ def example_veo_batch() -> None:
         """Return the URLs of the videos that were made; a failed task has left none."""
         return [video["url"] for video in made]
 
-    list_videos(videos.output)
+    list_videos(videos.output)  # type: ignore[arg-type]  # Airflow resolves it
 
 
 # [END howto_veo_batch]
