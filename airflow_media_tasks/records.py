@@ -169,7 +169,7 @@ class Record:
 
     def stored(self) -> dict[str, Any]:
         """What `of` reads."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 NO_COPY = ("arguments", "result", "error")

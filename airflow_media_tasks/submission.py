@@ -414,7 +414,7 @@ def answer_to(entries: Entries, record: Record) -> Answer | None:
     """What a person has said about the open question of *record*, or None."""
     if record.asked_at is None or record.phase not in answers.UNKNOWN:
         return None
-    return Answer.read(entries.read(answers.key_of(record.client_ref)), dataclasses.asdict(record))
+    return Answer.read(entries.read(answers.key_of(record.client_ref)), vars(record))
 
 
 def _sent(

@@ -131,12 +131,12 @@ class Batch:
         """What all records have in common."""
         return {"media_conn_id": self.hook.media_conn_id, "provider": self.hook.conn_type}
 
-    def write(self) -> None:
-        """Writes everything down that has changed; only then may an intent be acted upon."""
+    def write(self, *, whole: bool = True) -> None:
+        """Writes everything down that has changed; only then may an intent be acted upon; as of `Pages`."""
         if self.guards.budget is not None:
             self.state.committed = f"{self.guards.budget.committed:f}"
         self.state.stopped = None if self.stopped_by is None else self.stopped_by.to_dict()
-        self.pages.write()
+        self.pages.write(whole=whole)
 
     @property
     def generation(self) -> int:

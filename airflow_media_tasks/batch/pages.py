@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from airflow_media_tasks.task import MediaTaskError, TaskStatus, shown
 KEYS = 2000
 ENTRY_BYTES = 60_000
 """Of JSON in one entry, at most; one result may be larger than that by itself."""
+STATE_EVERY = 2.0
+"""Seconds after which the state is written while requests are sent or settled."""
 _SIDE_BY_SIDE = 8
 """Submissions that the first version had under way at once."""
 _AT_HAND = 16
@@ -141,6 +144,7 @@ class Pages:
         self._new: dict[str, Any] = {}
         self._new_bytes = 0
         self._copied: tuple[int, ...] = ()
+        self._state_written = float("-inf")
 
     @classmethod
     def of(
@@ -166,6 +170,10 @@ class Pages:
                 log.info("%d records of an earlier version of this package are carried over", len(old))
         else:
             state.layout, state.made = before.state.layout, before.state.made
+            # A worker may have died between a result and the state that counts it.
+            state.made = max(
+                state.made, *(record.made + 1 for _, record in before if record.made is not None), 0
+            )
             moved = any(number < len(keys) and record.key != keys[number] for number, record in before)
             state.tables = before.state.tables + moved
             if before._read == entries.read and before.all_keys() == list(keys):  # noqa: SLF001  # one of ours
@@ -266,15 +274,18 @@ class Pages:
 
     # Writing.
 
-    def write(self) -> None:
-        """Writes results, pages that were changed, and the state. What is an intent then may be sent."""
+    def write(self, *, whole: bool = True) -> None:
+        """Writes results and pages that were changed, and the state. What is an intent then may be sent.
+
+        :param whole: False if the state, which a new try makes anew, may wait for some seconds.
+        """
         if self._new:
             self._write_made()
         for page in sorted(self._changed):
             value = {
                 str(number): {
                     name: part
-                    for name, part in dataclasses.asdict(record).items()
+                    for name, part in vars(record).items()
                     if part is not None and name != "fingerprint" and self._same.get(name) != part
                 }
                 for number, record in self.page(page).items()
@@ -282,7 +293,10 @@ class Pages:
             self._entries.write(self._name(page), value, value)
             self._pages.release(page)
         self._changed.clear()
-        state = {name: part for name, part in dataclasses.asdict(self.state).items() if part is not None}
+        if not whole and time.monotonic() - self._state_written < STATE_EVERY:
+            return
+        self._state_written = time.monotonic()
+        state = {name: part for name, part in vars(self.state).items() if part is not None}
         shape = (self.state.layout, self.state.tables, self.state.total, self.state.kept)
         self._entries.write(BATCH, state, None if shape == self._copied else state)
         self._copied = shape

@@ -65,7 +65,7 @@ class Settling:
 
     def _write(self) -> None:
         """What has landed is not landed again, whatever becomes of this worker."""
-        self.batch.write()
+        self.batch.write(whole=False)
         self._written = time.monotonic()
 
     def _settle_page(self, pool: ThreadPoolExecutor, numbers: Sequence[int]) -> None:

@@ -86,7 +86,10 @@ class Submitting:
             room = min(room, max(self.batch.operator.concurrency - state.waiting, 0))
         group = state.again[:room]
         del state.again[:room]
-        while len(group) < room and state.next < state.total:
+        # No further than a page goes, if that is more than half of it: each page costs calls.
+        page_ends = -(-(state.next + 1) // PAGE) * PAGE
+        last = page_ends if page_ends - state.next > room // 2 else state.total
+        while len(group) < room and state.next < min(last, state.total):
             if self.batch.stand(self.batch.pages[state.next]) is Stand.LEFT:
                 group.append(state.next)
             state.next += 1
@@ -127,7 +130,7 @@ class Submitting:
             return
         began = time.time()
         self.batch.hook.send_before = began + LEASE
-        self.batch.write()
+        self.batch.write(whole=False)
         try:
             for job, outcome in self._all_of(pool, _Job.send, ready):
                 self._note(job, outcome)
