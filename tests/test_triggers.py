@@ -547,7 +547,9 @@ async def test_a_log_says_why_a_task_alone_cannot_be_read(account: Account) -> N
         task = await fired(trigger("veo/t", "tiny_a", 5.0, deadline=time.time() + 1000))
     said = [line["event"] for line in lines if line["event"].startswith("veo/t: no answer yet")]
     assert said
-    assert all("; it cannot be read: acedata says 'lost it' (HTTP 410" in line for line in said)
+    assert all(
+        "; it cannot be read: connection 'tiny_a': acedata says 'lost it' (HTTP 410" in line for line in said
+    )
     assert "lost it" in str(task.error)
     assert type(task.error).__name__ == "MediaRequestError"
     await nothing_left()
