@@ -300,6 +300,35 @@ def test_what_has_landed_before_a_worker_dies_is_not_landed_again(
     assert len(landed) - before == 5
 
 
+def test_a_try_after_a_kill_submits_all_that_is_left_before_it_waits(
+    sim: Simulator, connect: Connect, context: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole pages on which nothing is left to do do not end its round."""
+
+    class Killed(BaseException):
+        """The worker is gone."""
+
+    connect("kling")
+    many = 4 * PAGE
+    operator = batch(tmp_path, foxes(*map(str, range(many)), word=SLOW))
+    send, sent = Submission.send, []
+
+    def dies_late(self: Submission, intent: Record) -> tuple[Record, MediaTask]:
+        if len(sent) > 3 * PAGE:
+            raise Killed
+        sent.append(intent)
+        return send(self, intent)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Submission, "send", dies_late)
+        with pytest.raises(Killed):
+            operator.execute(context)  # type: ignore[arg-type]  # what it uses of a context
+    monkeypatch.setattr("airflow_media_tasks.submission.SETTLE", 0.2)
+    retry(context)
+    until_deferred(operator, context)
+    assert len(sim.ledger()) == many
+
+
 # Few calls, small entries.
 
 

@@ -86,10 +86,9 @@ class Submitting:
             room = min(room, max(self.batch.operator.concurrency - state.waiting, 0))
         group = state.again[:room]
         del state.again[:room]
-        # No further than a page goes, if that is more than half of it: each page costs calls.
-        page_ends = -(-(state.next + 1) // PAGE) * PAGE
-        last = page_ends if page_ends - state.next > room // 2 else state.total
-        while len(group) < room and state.next < min(last, state.total):
+        while len(group) < room and state.next < state.total:
+            if state.next % PAGE == 0 and len(group) > room // 2:
+                break  # Each page costs calls.
             if self.batch.stand(self.batch.pages[state.next]) is Stand.LEFT:
                 group.append(state.next)
             state.next += 1
