@@ -102,6 +102,10 @@ def program(name: str) -> str:
     return found
 
 
+class WorkerLost(Exception):
+    """This Airflow does not survive the loss of a worker; the message is what its scheduler has said."""
+
+
 class Cluster(Deployment):
     """PostgreSQL, Redis, two Celery workers, two triggerers, and the other components of a `Deployment`.
 
@@ -226,6 +230,17 @@ class Cluster(Deployment):
                     raise
                 time.sleep(0.5)
 
+    def instances(self, dag_id: str) -> list[Any]:
+        """The current `task_id, map_index, state, try_number, next_method` of the DAG's task instances."""
+        query = "select column_name from information_schema.columns where table_name = 'task_instance'"
+        columns = {row[0] for row in self.rows(query)}
+        # Airflow 3.4 keeps earlier tries in the same table.
+        index, current = ("map_index", "true") if "map_index" in columns else ("region_index", "working_set")
+        query = f"""
+            select task_id, {index}, state, try_number, next_method from task_instance
+            where dag_id = :dag_id and {current} order by task_id, {index}"""  # noqa: S608  # one of the two above
+        return self.rows(query, dag_id=dag_id)
+
     # Faults.
 
     def family(self, name: str) -> list[psutil.Process]:
@@ -249,10 +264,25 @@ class Cluster(Deployment):
         (self.home / f"{name}.pid").unlink(missing_ok=True)  # a killed worker leaves it behind
         self.start(name, [str(part) for part in process.args])  # type: ignore[union-attr]  # it is the list given
 
+    def lost(self) -> str | None:
+        """What has ended the scheduler, and would again after a restart, since a worker was lost; or None.
+
+        On PostgreSQL, 3.4.0b2 archives a try and begins the next in an order that its own constraint forbids.
+        """
+        if self.processes["scheduler"].poll() is None:
+            return None
+        lines = self.log_file("scheduler").read_text(errors="replace").splitlines()
+        return next((line.strip() for line in lines if "task_instance_current_key" in line), None)
+
     def revive(self) -> None:
-        """Restart what has ended by itself, as a service manager would, and remember that it did."""
+        """Restart what has ended by itself, as a service manager would, and remember that it did.
+
+        :raises WorkerLost: if that would not help.
+        """
         for name, process in list(self.processes.items()):
             if process.poll() is not None:
+                if name == "scheduler" and (lost := self.lost()):
+                    raise WorkerLost(lost)
                 self.revived.append(f"{name} ({process.returncode})")
                 self.restart(name)
 

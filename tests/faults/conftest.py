@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from .cluster import WorkerLost
 from .rig import Outcome, Rig
 from .scenarios import SCENARIOS, cases
 
@@ -18,15 +19,22 @@ HEAD = ("fault", "provider", "tasks", "paid", "outcome")
 @pytest.fixture(scope="session")
 def outcomes(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Mapping[str, Outcome]:
+) -> Mapping[str, Outcome | WorkerLost]:
     """What came of each case. `FAULTS` in the environment limits it to some scenarios, by name."""
     chosen = os.environ.get("FAULTS", "").split()
+    scenarios = [each for each in SCENARIOS if each.name in chosen or not chosen]
     home = tmp_path_factory.mktemp("faults")
-    rig = Rig(home, [each for each in SCENARIOS if each.name in chosen or not chosen])
-    rig.run()
+    rig = Rig(home / "rig", scenarios)
+    lost: dict[str, Outcome | WorkerLost] = {}
+    try:
+        rig.run()
+    except WorkerLost as error:
+        lost = {str(case): error for each in scenarios if each.loses_a_worker for case in cases(each)}
+        rig = Rig(home / "no-worker-lost", [each for each in scenarios if not each.loses_a_worker])
+        rig.run()
     request.config.stash[TABLE] = f"{table(rig)}\nalso in {home / 'table.txt'}"
     (home / "table.txt").write_text(table(rig) + "\n")
-    return rig.outcomes
+    return lost | rig.outcomes
 
 
 def table(rig: Rig) -> str:

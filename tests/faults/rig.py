@@ -23,7 +23,7 @@ import psutil
 from airflow_media_tasks.simulator import Simulator
 from deployment import DeploymentError
 
-from .cluster import TAKEOVER, TRIGGERERS, WORKERS, Cluster
+from .cluster import TAKEOVER, TRIGGERERS, WORKERS, Cluster, WorkerLost
 from .scenarios import (
     CHAOS,
     FOREVER,
@@ -108,13 +108,17 @@ class Rig:
         self._runs: dict[str, str] = {}
         self._doubts: dict[str, list[str]] = {scenario.name: [] for scenario in self.scenarios}
         self._began = time.monotonic()
+        self._is_over = False
         self.cluster: Cluster
 
     # From the start to the end.
 
     def run(self) -> None:
-        """Everything. Fills `outcomes`; what did not come to its end is to be seen there."""
-        self._marks.mkdir()
+        """Everything. Fills `outcomes`; what did not come to its end is to be seen there.
+
+        :raises WorkerLost: where nothing can come to its end, once a worker is lost.
+        """
+        self._marks.mkdir(parents=True)
         with ExitStack() as stack:
             for simulator in self._simulators.values():
                 stack.enter_context(simulator)
@@ -159,7 +163,11 @@ class Rig:
                 if act is not None:
                     acts.append(pool.submit(self._act, act, scenario))
             self._say(f"{len(self._runs)} runs begun")
-            self._until_ended(chosen, SIDE_BY_SIDE_SECONDS, lambda: all(act.done() for act in acts))
+            try:
+                self._until_ended(chosen, SIDE_BY_SIDE_SECONDS, lambda: all(act.done() for act in acts))
+            except WorkerLost:
+                self._is_over = True
+                raise
         self._say("side by side: done")
 
     def _shaken(self) -> None:
@@ -193,10 +201,7 @@ class Rig:
 
     def instances(self, scenario: Scenario) -> list[Instance]:
         """The scenario's task instances; a mapped task that is not expanded yet is left out."""
-        query = """
-            select task_id, map_index, state, try_number, next_method from task_instance
-            where dag_id = :dag_id order by task_id, map_index"""
-        found = [Instance(*row) for row in self.cluster.rows(query, dag_id=scenario.name)]
+        found = [Instance(*row) for row in self.cluster.instances(scenario.name)]
         return [each for each in found if each.map_index >= 0 or not each.task_id.endswith("_mapped")]
 
     def until(
@@ -220,7 +225,7 @@ class Rig:
             met = now if at_once else met | now
             if len(met) == expected:
                 return found
-            if time.monotonic() > ends:
+            if self._is_over or time.monotonic() > ends:
                 raise DeploymentError(f"only {len(met)} of {expected} {what}: {self._states(scenario)}")
             time.sleep(1)
 
@@ -425,7 +430,7 @@ class Rig:
             (case.task_id, index) for case in cases(scenario) for index in range(scenario.modes[case.mode])
         }
         while asleep:
-            if time.monotonic() > ends:
+            if self._is_over or time.monotonic() > ends:
                 raise DeploymentError(f"no second try of {sorted(asleep)}")
             for each in self.instances(scenario):
                 key = (each.task_id, max(each.map_index, 0))

@@ -61,6 +61,11 @@ class Scenario:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def loses_a_worker(self) -> bool:
+        """Whether only a missing heartbeat tells Airflow of it; of a killed task its Celery worker does."""
+        return self.hurt.startswith("freeze") or self.name == "chaos"
+
+    @property
     def modes(self) -> dict[str, int]:
         """`single` and `mapped`, or `batch`, with the number of task instances of each."""
         if self.batch:
