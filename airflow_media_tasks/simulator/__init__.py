@@ -1,4 +1,4 @@
-"""VAP, AceData and Kling on loopback: a real HTTP server that bills in a ledger and misbehaves on request.
+"""The providers on loopback: a real HTTP server that bills in a ledger and misbehaves on request.
 
 It knows nothing of the rest of the package, so that it can prove the hooks wrong. See `docs/simulator.md`.
 """

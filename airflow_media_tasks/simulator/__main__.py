@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from airflow_media_tasks.simulator.faults import PROVIDERS
 from airflow_media_tasks.simulator.kling import ACCESS_KEY, SECRET_KEY
 from airflow_media_tasks.simulator.simulator import Simulator
 from airflow_media_tasks.simulator.world import BAD_KEY, NO_FUNDS_KEY
@@ -15,7 +16,7 @@ def main() -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_media_tasks.simulator",
-        description="VAP, AceData and Kling on loopback; nothing is paid, real media files come out.",
+        description="The providers on loopback; nothing is paid, real media files come out.",
     )
     parser.add_argument("--port", type=int, default=8765, help="TCP port, 0 for a free one (default 8765)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a task takes (default 3)")
@@ -31,7 +32,7 @@ def main() -> int:
         print(f"cannot listen: {error}", file=sys.stderr)
         return 1
     print(f"simulator   {simulator.url}")
-    for name in ("vap", "acedata", "kling"):
+    for name in PROVIDERS:
         print(f"{name:<11} {simulator.url}/{name}")
     print(f"API key     anything; {BAD_KEY} is refused, {NO_FUNDS_KEY} has no money")
     print(f"Kling JWT   access key {ACCESS_KEY}, secret key {SECRET_KEY}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route, audio, image, video
 from airflow_media_tasks.simulator.world import Output, Refusal, Task, bad_request
@@ -95,7 +95,7 @@ class AceData(Provider):
             *(Route("POST", f"/{service}/tasks", "read", self._tasks(service)) for service in _SERVICES),
             Route("GET", "/api/v1/applications/", "read", self._applications),
             Route("GET", "/health", "read", self._health, needs_key=False),
-            Route("*", "/{tail:.*}", "read", self._no_route, needs_key=False),
+            Route("*", "/{tail:.*}", "read", self.no_route, needs_key=False),
         ]
 
     def refused(self, refusal: Refusal, call: Call) -> Reply:
@@ -236,9 +236,6 @@ class AceData(Provider):
 
     async def _health(self, _: Call) -> Reply:
         return Reply({"status": "ok"})
-
-    async def _no_route(self, _: Call) -> NoReturn:
-        raise Refusal("no_route")
 
 
 # What each endpoint asks for ([O] acedata.md 5 to 7).

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 
-PROVIDERS = ("vap", "acedata", "kling")
+PROVIDERS = ("vap", "acedata", "kling", "fal")
 
 On = Literal["submit", "read", "all"]
 
@@ -44,7 +44,7 @@ class Fault:
     """One fault that is in force.
 
     :param kind: see `docs/simulator.md`.
-    :param provider: `vap`, `acedata`, `kling`, or None for all.
+    :param provider: one of `PROVIDERS`, or None for all.
     :param on: `submit`, `read` or `all` requests.
     :param until: the simulator's unix seconds at which it ends, or None.
     :param count: how many more requests it hits, or None for any number.

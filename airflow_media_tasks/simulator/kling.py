@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any, NoReturn
+from typing import Any
 
 import jwt
 
@@ -59,7 +59,7 @@ class Kling(Provider):
             Route("GET", "/tasks", "read", self._get_new),
             Route("POST", "/tasks", "read", self._list_new),
             Route("GET", "/account/costs", "read", self._costs),
-            Route("*", "/{tail:.*}", "read", self._no_route, needs_key=False),
+            Route("*", "/{tail:.*}", "read", self.no_route, needs_key=False),
         ]
 
     def authenticate(self, call: Call) -> str:
@@ -184,8 +184,8 @@ class Kling(Provider):
 
     def _list(self, path: str) -> Any:
         async def read(call: Call) -> Reply:
-            number = _whole(call, "pageNum", 1, 1000)
-            size = _whole(call, "pageSize", 30, 500)
+            number = call.whole("pageNum", 1, 1, 1000)
+            size = call.whole("pageSize", 30, 1, 500)
             now = call.world.now()
             tasks = [
                 task
@@ -300,9 +300,6 @@ class Kling(Provider):
         }
         return _enveloped({"code": 0, "msg": "SUCCEED", "resource_pack_subscribe_infos": [pack]})
 
-    async def _no_route(self, _: Call) -> NoReturn:
-        raise Refusal("no_route")
-
 
 def _enveloped(data: Any) -> Reply:
     return Reply({"code": 0, "message": "SUCCEED", "request_id": str(uuid.uuid4()), "data": data})
@@ -415,12 +412,3 @@ def _length(seconds: float | None) -> str:
 
 def _milliseconds(call: Call, moment: float) -> int:
     return int(call.stamp(moment) * 1000)
-
-
-def _whole(call: Call, key: str, default: int, highest: int) -> int:
-    text = call.request.query.get(key)
-    if text is None:
-        return default
-    if not text.isdigit() or not 1 <= int(text) <= highest:
-        bad_request(f"{key} value '{text}' is invalid")
-    return int(text)

@@ -6,7 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from datetime import datetime, timezone
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 from aiohttp import web
 
@@ -48,6 +49,10 @@ class Call:
     def stamp(self, moment: float) -> float:
         """*moment* as the provider's own, perhaps wrong, clock shows it."""
         return moment + self.world.skew(self.account.provider)
+
+    def iso(self, moment: float) -> str:
+        """*moment* in ISO 8601, as the provider's clock shows it."""
+        return datetime.fromtimestamp(self.stamp(moment), timezone.utc).isoformat()
 
     async def until_ended(self, task: Task) -> None:
         """Hold the connection until the task has ended, also when the clock is advanced meanwhile."""
@@ -97,6 +102,24 @@ class Call:
                 bad_request(f"{key} contains '{url}', which is not a URL")
         return value
 
+    def whole(self, key: str, default: int, lowest: int, highest: int) -> int:
+        """The whole number *key* of the query, within these bounds; raises Refusal naming it otherwise."""
+        text = self.request.query.get(key, str(default))
+        if not text.isdigit() or not lowest <= int(text) <= highest:
+            bad_request(f"{key} value '{text}' is invalid, it must be from {lowest} to {highest}")
+        return int(text)
+
+    def moment(self, key: str, default: float) -> float:
+        """Unix seconds of the ISO 8601 text *key* of the query; raises Refusal naming it if it is none."""
+        text = self.request.query.get(key)
+        if text is None:
+            return default
+        try:
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            bad_request(f"{key} value '{text}' is invalid, it must be in ISO 8601")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
     def aspect_ratio(self, allowed: str) -> str | None:
         """The argument `aspect_ratio`; raises Refusal unless it is one of the words in *allowed*."""
         return self.choice("aspect_ratio", allowed)
@@ -116,6 +139,8 @@ class Provider(ABC):
     """A simulated provider."""
 
     name: ClassVar[str]
+    scheme: ClassVar[str] = "bearer"
+    """The first word of the header `Authorization`."""
 
     @abstractmethod
     def routes(self) -> list[Route]:
@@ -129,9 +154,13 @@ class Provider(ABC):
         """Name of the account whose key the request carries. Raises Refusal if it carries no good one."""
         scheme, _, key = call.request.headers.get("Authorization", "").partition(" ")
         key = key.strip()
-        if scheme.lower() != "bearer" or not key or key == BAD_KEY:
+        if scheme.lower() != self.scheme or not key or key == BAD_KEY:
             raise Refusal("auth")
         return key
+
+    async def no_route(self, _: Call) -> NoReturn:
+        """What a path gets that is none of the others."""
+        raise Refusal("no_route")
 
     def headers(self, call: Call) -> Mapping[str, str]:  # noqa: ARG002  # some providers need it
         """Headers that every answer to an authenticated request carries."""

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from airflow_media_tasks.simulator.acedata import AceData
+from airflow_media_tasks.simulator.fal import Fal
 from airflow_media_tasks.simulator.faults import PROVIDERS
 from airflow_media_tasks.simulator.kling import Kling
 from airflow_media_tasks.simulator.media import CONTENT_TYPES, render
@@ -56,7 +57,7 @@ class Server:
             ("POST", "/_sim/clock", self._advance),
         ):
             self.app.router.add_route(method, path, control)
-        for provider in (Vap(), AceData(), Kling()):
+        for provider in (Vap(), AceData(), Kling(), Fal()):
             for route in provider.routes():
                 path = f"/{provider.name}{route.path}"
                 self.app.router.add_route(route.method, path, self._endpoint(provider, route))

@@ -41,7 +41,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """`http://HOST:PORT`; a provider's base URL is this plus `/vap`, `/acedata` or `/kling`."""
+        """`http://HOST:PORT`; a provider's base URL is this plus its name, such as `/vap`."""
         return f"http://{self._host}:{self._port}"
 
     def start(self) -> Simulator:

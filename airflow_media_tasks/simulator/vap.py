@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import Any
 
 from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route, audio, image, video
 from airflow_media_tasks.simulator.world import Output, Refusal, Task, bad_request
@@ -69,7 +68,7 @@ class Vap(Provider):
             Route("POST", "/mcp/initialize", "read", self._mcp_initialize),
             Route("POST", "/mcp/tools/list", "read", self._mcp_list),
             Route("POST", "/mcp/tools/call", "submit", self._mcp_call),
-            Route("*", "/{tail:.*}", "read", self._no_route, needs_key=False),
+            Route("*", "/{tail:.*}", "read", self.no_route, needs_key=False),
         ]
 
     def headers(self, call: Call) -> Mapping[str, str]:
@@ -265,8 +264,8 @@ class Vap(Provider):
         wanted = query.get("status")
         if wanted not in (None, "pending", "processing", "completed", "failed"):
             bad_request(f"status value '{wanted}' is invalid")
-        limit = _whole(query.get("limit"), "limit", 10, 1, 50)
-        offset = _whole(query.get("offset"), "offset", 0, 0, 1_000_000_000)
+        limit = call.whole("limit", 10, 1, 50)
+        offset = call.whole("offset", 0, 0, 1_000_000_000)
         now = call.world.now()
         tasks = [
             task
@@ -295,10 +294,10 @@ class Vap(Provider):
             "params": task.request.get("params", task.request),
             "estimated_cost": str(task.amount),
             "actual_cost": str(task.amount) if state == "succeeded" else None,
-            "created_at": _iso(call.stamp(task.created)),
+            "created_at": call.iso(task.created),
         }
         if state in ("succeeded", "failed"):
-            document["completed_at"] = _iso(call.stamp(task.ended))
+            document["completed_at"] = call.iso(task.ended)
         if state == "failed":
             document |= _failure(task)
         elif state == "succeeded" and "no-output" in task.words:
@@ -339,9 +338,6 @@ class Vap(Provider):
 
     async def _health(self, _: Call) -> Reply:
         return Reply({"status": "healthy", "version": "3.0.0"})
-
-    async def _no_route(self, _: Call) -> NoReturn:
-        raise Refusal("no_route")
 
     # The vendor's MCP sub-paths, which vap-mcp uses for images and lists ([O] vap.md 1).
 
@@ -405,17 +401,5 @@ def _url(call: Call, key: str) -> None:
         bad_request(f"{key} must be a URL")
 
 
-def _whole(text: str | None, name: str, default: int, lowest: int, highest: int) -> int:
-    if text is None:
-        return default
-    if not text.isdigit() or not lowest <= int(text) <= highest:
-        bad_request(f"{name} value '{text}' is invalid, it must be a whole number from {lowest} to {highest}")
-    return int(text)
-
-
 def _money(amount: Any) -> str:
     return f"{amount:.4f}"
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, timezone.utc).isoformat()

@@ -27,7 +27,7 @@ NO_FUNDS_KEY = "sim-no-funds"
 _OPENING_BALANCE = Decimal(1_000_000)
 _TEXT_KEYS = ("prompt", "description", "text", "sound_effect_prompt", "motion_type", "effect_scene", "lyric")
 
-State = Literal["queued", "running", "succeeded", "failed"]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Reason = Literal[
     "auth", "funds", "rate", "concurrency", "moderation", "bad_request", "not_found", "no_route", "server"
 ]
@@ -87,6 +87,13 @@ class Account:
         self.reserved += task.amount
         self.slots += task.slots
 
+    def cancel(self, task: Task, at: float) -> None:
+        """End *task* at the unix seconds *at*, now or later, unless it ends before; it costs nothing then."""
+        if at < task.ended:
+            task.started, task.ended, task.outcome = min(task.started, at), at, "cancelled"
+            self._in_flight = [(one.ended, number, one) for _, number, one in self._in_flight]
+            heapq.heapify(self._in_flight)
+
     def settle(self, now: float) -> None:
         """Book every task that has ended since the last look."""
         while self._in_flight and self._in_flight[0][0] <= now:
@@ -123,6 +130,7 @@ class Task:
     :param request: the body as it was received.
     :param created: the simulator's unix seconds; `started` and `ended` likewise.
     :param source: the image that a video shows, as the name of one of our own files or as bytes.
+    :param reason: why it fails, in the provider's own form, where no word in the request is the reason.
     """
 
     id: str
@@ -143,10 +151,11 @@ class Task:
     started: float
     ended: float
     trace_id: str
+    reason: Any = None
 
     def __post_init__(self) -> None:
         # Looked up once: whoever lists ten thousand tasks asks each of them.
-        self.outcome: State = "failed" if "fail" in self.words else "succeeded"
+        self.outcome: State = "failed" if "fail" in self.words or self.reason else "succeeded"
         # Until then the provider answers "not found" for a task that it has accepted.
         self.visible_from = self.created + (self.words.seconds("not-visible") or 0)
 
@@ -298,12 +307,14 @@ class World:
         aspect_ratio: str | None = None,
         source: str | bytes | None = None,
         seconds: float | None = None,
+        reason: Any = None,
     ) -> Task:
         """Bill a submission and start its task, or raise Refusal; the order is that of a real gateway.
 
         :param seconds: how long it takes unless the request says so, default the simulator's own.
+        :param reason: why the task will fail, where the provider looks at a request only after taking it.
         """
-        source = self.first_source(body, host) or source
+        source = None if reason else self.first_source(body, host) or source
         reject = self.use(words, "reject")
         if reject:
             raise Refusal(reject)  # type: ignore[arg-type]  # words.py has checked it against the same names
@@ -344,6 +355,7 @@ class World:
             started=started,
             ended=now + running + (queued or 0),
             trace_id=str(uuid.uuid4()),
+            reason=reason,
         )
         self.tasks[task.id] = task
         account.add(task)

@@ -22,7 +22,8 @@ def connect(media_simulator: Simulator) -> Iterator[Connect]:
 
         def client(provider: str, key: str = "key") -> httpx.Client:
             base = f"{media_simulator.url}/{provider}"
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            scheme = "Key" if provider == "fal" else "Bearer"
+            headers = {"Authorization": f"{scheme} {key}"} if key else {}
             return open_clients.enter_context(httpx.Client(base_url=base, headers=headers, timeout=10))
 
         yield client
@@ -44,6 +45,12 @@ def acedata(connect: Connect) -> httpx.Client:
 def kling(connect: Connect) -> httpx.Client:
     """A client of Kling."""
     return connect("kling")
+
+
+@pytest.fixture
+def fal(connect: Connect) -> httpx.Client:
+    """A client of fal."""
+    return connect("fal")
 
 
 @pytest.fixture
