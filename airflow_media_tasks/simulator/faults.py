@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 
-PROVIDERS = ("vap", "acedata", "kling", "fal")
+PROVIDERS = ("vap", "acedata", "kling", "fal", "replicate")
 
 On = Literal["submit", "read", "all"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -54,10 +55,11 @@ class Call:
         """*moment* in ISO 8601, as the provider's clock shows it."""
         return datetime.fromtimestamp(self.stamp(moment), timezone.utc).isoformat()
 
-    async def until_ended(self, task: Task) -> None:
-        """Hold the connection until the task has ended, also when the clock is advanced meanwhile."""
+    async def until_ended(self, task: Task, at_most: float = math.inf) -> None:
+        """Hold the connection until the task has ended, or *at_most* seconds have passed on our clock."""
+        until = self.world.now() + at_most
         # The clock may be advanced meanwhile, so neither one long sleep nor an event would do.
-        while (left := task.ended - self.world.now()) > 0:  # noqa: ASYNC110  # as said above
+        while (left := min(task.ended, until) - self.world.now()) > 0:  # noqa: ASYNC110  # as said above
             await asyncio.sleep(min(left, 0.02))
 
     def text(self, key: str, *, required: bool = True, longest: int | None = None) -> str | None:

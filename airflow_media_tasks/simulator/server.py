@@ -18,6 +18,7 @@ from airflow_media_tasks.simulator.faults import PROVIDERS
 from airflow_media_tasks.simulator.kling import Kling
 from airflow_media_tasks.simulator.media import CONTENT_TYPES, render
 from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route
+from airflow_media_tasks.simulator.replicate import Replicate
 from airflow_media_tasks.simulator.vap import Vap
 from airflow_media_tasks.simulator.words import words_in
 from airflow_media_tasks.simulator.world import Output, Refusal, Task, World
@@ -57,7 +58,7 @@ class Server:
             ("POST", "/_sim/clock", self._advance),
         ):
             self.app.router.add_route(method, path, control)
-        for provider in (Vap(), AceData(), Kling(), Fal()):
+        for provider in (Vap(), AceData(), Kling(), Fal(), Replicate()):
             for route in provider.routes():
                 path = f"/{provider.name}{route.path}"
                 self.app.router.add_route(route.method, path, self._endpoint(provider, route))

@@ -131,6 +131,7 @@ class Task:
     :param created: the simulator's unix seconds; `started` and `ended` likewise.
     :param source: the image that a video shows, as the name of one of our own files or as bytes.
     :param reason: why it fails, in the provider's own form, where no word in the request is the reason.
+    :param expires: seconds after its end for which its files are kept, None for ever.
     """
 
     id: str
@@ -152,6 +153,7 @@ class Task:
     ended: float
     trace_id: str
     reason: Any = None
+    expires: float | None = None
 
     def __post_init__(self) -> None:
         # Looked up once: whoever lists ten thousand tasks asks each of them.
@@ -308,11 +310,14 @@ class World:
         source: str | bytes | None = None,
         seconds: float | None = None,
         reason: Any = None,
+        expires: float | None = None,
     ) -> Task:
         """Bill a submission and start its task, or raise Refusal; the order is that of a real gateway.
 
         :param seconds: how long it takes unless the request says so, default the simulator's own.
         :param reason: why the task will fail, where the provider looks at a request only after taking it.
+        :param expires: seconds after its end for which its files are kept unless the request says so, None
+            for ever.
         """
         source = None if reason else self.first_source(body, host) or source
         reject = self.use(words, "reject")
@@ -356,6 +361,7 @@ class World:
             ended=now + running + (queued or 0),
             trace_id=str(uuid.uuid4()),
             reason=reason,
+            expires=expires if words.seconds("expires") is None else words.seconds("expires"),
         )
         self.tasks[task.id] = task
         account.add(task)
@@ -407,8 +413,7 @@ class World:
 
     def has_expired(self, task: Task) -> bool:
         """True once the task's URLs are dead (`[sim:expires=...]`, counted from its end)."""
-        expires = task.words.seconds("expires")
-        return expires is not None and self.now() >= task.ended + expires
+        return task.expires is not None and self.now() >= task.ended + task.expires
 
     def first_source(self, node: Any, host: str) -> str | None:
         """Name of the first of our own files that the request refers to.
@@ -441,7 +446,7 @@ class World:
 def _media_urls(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
-            if key not in ("callback_url", "webhook_url"):
+            if key not in ("callback_url", "webhook_url", "webhook"):
                 yield from _media_urls(value)
     elif isinstance(node, list):
         for value in node:

@@ -54,6 +54,12 @@ def fal(connect: Connect) -> httpx.Client:
 
 
 @pytest.fixture
+def replicate(connect: Connect) -> httpx.Client:
+    """A client of Replicate."""
+    return connect("replicate")
+
+
+@pytest.fixture
 def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
     """A client of the control endpoints."""
     with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:
