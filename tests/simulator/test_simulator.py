@@ -114,7 +114,9 @@ def test_the_command(number):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        lines = [process.stdout.readline() for _ in range(7)]
+        lines = [process.stdout.readline()]
+        while lines[-1] and not lines[-1].startswith("control"):
+            lines.append(process.stdout.readline())
         try:
             url = lines[0].split()[1]
             task_id = httpx.post(f"{url}/vap/v3/tasks", json=IMAGE, headers=KEY).json()["task_id"]
