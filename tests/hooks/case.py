@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import pytest
@@ -45,6 +46,14 @@ class HookCase:
     """Operation, file name and type of what the provider's documents say that it makes."""
     finds_by_request: ClassVar[bool] = True
     """Whether a lost submission is found with no mark at all."""
+    lists_what_runs: ClassVar[bool] = True
+    """Whether the list shows a task before it has ended."""
+    listed_within: ClassVar[timedelta] = timedelta(0)
+    """How long after a submission the list is no proof that there is none."""
+    requests_per_result: ClassVar[int] = 1
+    """How many requests it takes to read a task that has succeeded."""
+    wrong_key_words: ClassVar[str] = "invalid"
+    """What the provider says of a wrong key."""
 
     # What a test is made of.
 
@@ -86,6 +95,15 @@ class HookCase:
         task = hook.submit(operation, self.samples[operation])
         sim.advance(10)
         return hook.get_task(task.id)
+
+    def until_listed(self, sim: Simulator) -> None:
+        """Waits for what has been submitted to be in the provider's list."""
+        if not self.lists_what_runs:
+            sim.advance(10)
+
+    def proven_since(self, began: datetime) -> datetime:
+        """A time, *began* or before it, since which the list now shows every submission."""
+        return min(began, datetime.now(timezone.utc)) - self.listed_within if self.listed_within else began
 
     def expected_mark(self, operation: str) -> str | None:
         """What the ledger's client_ref must contain after a submission marked with `MARK`, or None."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import random
 import threading
@@ -164,26 +163,30 @@ class GateContract(HookCase):
     def test_every_value_of_a_reply_may_be_hostile(
         self, changed_hook: MediaHook, between: Between, sim: Simulator, value: Any
     ) -> None:
-        """The same, with one value after the other of a finished task's document."""
+        """The same, with one value after the other of all documents that a finished task is read from."""
         with changed_hook as hook:
             made = self.finished(hook, sim).id
-            count = 0
+            left = count = 0
 
             def note(document: Any) -> Any:
                 nonlocal count
-                count = len(list(_places([document])))
+                count += len(list(_places([document])))
                 return document
 
-            def replace(document: Any, at: int) -> Any:
+            def replace(document: Any) -> Any:
+                nonlocal left
                 whole = [document]
-                place, key = list(_places(whole))[at]
-                place[key] = value
+                places = list(_places(whole))
+                if 0 <= left < len(places):
+                    place, key = places[left]
+                    place[key] = value
+                left -= len(places)
                 return whole[0]
 
             between.change = note
             assert hook.get_task(made).status is TaskStatus.SUCCEEDED
-            for number in range(count):
-                between.change = functools.partial(replace, at=number)
+            between.change = replace
+            for left in range(count):  # noqa: B007  # `replace` reads it
                 try:
                     task = hook.get_task(made)
                 except MediaTaskError as error:

@@ -289,9 +289,9 @@ class InputContract(HookCase):
 
     def test_what_the_provider_cannot_do(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """Asking to cancel, or for a balance, where there is no such thing says so and sends nothing."""
-        assert not hook.can_cancel
-        with pytest.raises(MediaRequestError, match="cannot cancel"):
-            call(hook, "cancel_task", self.unknown_id)
+        if not hook.can_cancel:
+            with pytest.raises(MediaRequestError, match="cannot cancel"):
+                call(hook, "cancel_task", self.unknown_id)
         if not hook.has_balance:
             with pytest.raises(MediaRequestError, match="balance"):
                 call(hook, "get_balance")

@@ -63,6 +63,7 @@ class LostContract(HookCase):
         lost = self.with_words("[sim:lose-reply]")
         with pytest.raises(SubmissionOutcomeUnknown):
             call(hook, "submit", self.paid, lost, client_ref=MARK)
+        self.until_listed(sim)
         wanted = {"operation": self.paid, "arguments": lost, "submitted_after": began}
         (found,) = call(hook, "find_tasks", client_ref=MARK, **wanted)
         assert found.id.endswith(sim.ledger()[1]["id"])
@@ -82,14 +83,20 @@ class LostContract(HookCase):
         sim.fault("lose_request", on="submit")
         with pytest.raises(SubmissionOutcomeUnknown):
             call(hook, "submit", self.paid, lost, client_ref=MARK)
-        wanted = {"operation": self.paid, "arguments": lost, "submitted_after": began}
-        assert call(hook, "find_tasks", client_ref=MARK, **wanted) == []
+        self.until_listed(sim)
+        wanted = {"operation": self.paid, "arguments": lost}
+        if self.listed_within:
+            with pytest.raises(SubmissionOutcomeUnknown, match="does not show enough"):
+                call(hook, "find_tasks", client_ref=MARK, submitted_after=began, **wanted)
+        since = self.proven_since(began)
+        assert call(hook, "find_tasks", client_ref=MARK, submitted_after=since, **wanted) == []
 
     def test_tasks_are_listed_by_time(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """With a time alone, the tasks submitted since are listed, newest first, and older ones are not."""
         old = hook.submit(self.paid, self.samples[self.paid])
         sim.advance(7200)
         new = [hook.submit(self.paid, self.samples[self.paid]).id for _ in range(2)]
+        self.until_listed(sim)
         since = datetime.fromtimestamp(sim.ledger()[0]["at"], timezone.utc) + timedelta(seconds=3600)
         found = call(hook, "find_tasks", operation=self.paid, submitted_after=since)
         assert [task.id for task in found] == new[::-1]
@@ -112,6 +119,7 @@ class LostContract(HookCase):
         began = datetime.fromtimestamp(sim.ledger()[-1]["at"], timezone.utc)
         with pytest.raises(SubmissionOutcomeUnknown):
             call(hook, "submit", self.paid, self.with_words("[sim:lose-reply]"), client_ref=mark)
+        self.until_listed(sim)
         return began, sim.ledger()[-1]["id"]
 
     @pytest.mark.parametrize("ahead", [-4000, -600, -8, 8, 600, 4000, 3e8])
@@ -150,6 +158,7 @@ class LostContract(HookCase):
         began = datetime.now(timezone.utc)
         for mark in (THEIRS, OURS.replace("0a", "0c")):
             call(hook, "submit", self.paid, self.samples[self.paid], client_ref=mark)
+        self.until_listed(sim)
         listed = call(hook, "find_tasks", operation=self.paid)
         marks = {hook.mark_of(task) for task in listed}
         wanted = {"operation": self.paid, "arguments": self.samples[self.paid], "submitted_after": began}
@@ -166,6 +175,7 @@ class LostContract(HookCase):
         """Only what this package makes is a mark of it."""
         hook.submit(self.paid, self.samples[self.paid], client_ref=MARK)
         hook.submit(self.paid, self.samples[self.paid])
+        self.until_listed(sim)
         assert {hook.mark_of(task) for task in hook.find_tasks(operation=self.paid)} == {None}
 
     @pytest.mark.parametrize("before", [0, 49, 50, 60, 120])
@@ -184,7 +194,8 @@ class LostContract(HookCase):
             with pytest.raises(SubmissionOutcomeUnknown):
                 hook.submit(self.paid, self.samples[self.paid], client_ref=OURS)
             wanted = {"operation": self.paid, "arguments": self.samples[self.paid]}
-            assert hook.find_tasks(client_ref=OURS, submitted_after=began, **wanted) == []
+            since = self.proven_since(began)
+            assert hook.find_tasks(client_ref=OURS, submitted_after=since, **wanted) == []
 
     # Ids.
 
