@@ -179,7 +179,7 @@ class Replicate(Provider):
     def _document(self, call: Call, task: Task) -> dict[str, Any]:
         now, state = call.world.now(), task.state(call.world.now())
         removed, ended = call.world.has_expired(task), now >= task.ended
-        word = None if state == "cancelled" else task.words.text("final" if ended else "status")
+        word = {"running": "status", "succeeded": "final", "failed": "final"}.get(state, "")
         url = f"http://{call.request.host}/{self.name}/v1/predictions/{task.id}"
         version = str(task.request.get("version", "/")).rpartition(":")[2]
         spent = {"predict_time": task.ended - task.started, "total_time": task.ended - task.created}
@@ -187,7 +187,7 @@ class Replicate(Provider):
             "id": task.id,
             "model": task.path,
             "version": "hidden" if "/" in version else version,
-            "status": word or _WORDS.get(state, state),
+            "status": task.words.text(word) or _WORDS.get(state, state),
             "input": {} if removed else task.request["input"],
             "output": None if removed else _output(call, task, state),
             "error": _FAILURES[task.words.text("fail") or "provider"] if state == "failed" else None,

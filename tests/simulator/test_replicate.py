@@ -88,6 +88,16 @@ def test_a_models_name_tells_what_it_makes(
     assert (entry["operation"], entry["currency"], entry["client_ref"]) == (operation, "USD", None)
 
 
+def test_a_word_of_ones_own_is_said_while_it_runs(replicate, media_simulator: Simulator):
+    """`[sim:status=...]` and `[sim:final=...]` replace processing and succeeded, and nothing before them."""
+    made = submit(replicate, "x [sim:status=pondering] [sim:final=done]")
+    seen = [made["status"]]
+    for _ in range(2):
+        media_simulator.advance(2)
+        seen.append(look(replicate, made)["status"])
+    assert seen == ["starting", "pondering", "done"]
+
+
 @pytest.mark.parametrize(
     ("path", "prompt", "kind"),
     [
