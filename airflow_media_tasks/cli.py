@@ -2,7 +2,8 @@
 
 `adopt` and `resubmit` read the record in a task instance's state store, write the answer beside it and clear
 the task; `prune` removes old copies of records. All of it goes over Airflow's public REST API and with its
-permissions; nothing here touches the metadata database or a provider.
+permissions. `adopt` alone needs more: it asks the provider for the task, with the record's connection as it
+is to be found here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _OPTIONS = (
     Arg(("--request",), help="number of a batch's request, from 0", type=int),
 )
 _LOGIN = (
-    Arg(("--api-url",), help="address of Airflow's API server, default [api] base_url"),
+    # Airflow takes what is in brackets for markup.
+    Arg(("--api-url",), help=r"address of Airflow's API server, default \[api] base_url"),
     Arg(
         ("--username",),
         help="who to log in as, with AIRFLOW_API_PASSWORD or a prompt; without it the token in "
@@ -71,6 +73,11 @@ def get_cli_commands() -> list[GroupCommand]:
                         *_OPTIONS,
                         *_LOGIN,
                         *_ANSWER,
+                        Arg(
+                            ("--unchecked",),
+                            help="do not ask the provider for it: its connection is not to be had here",
+                            action="store_true",
+                        ),
                     ),
                 ),
                 ActionCommand(
@@ -134,11 +141,32 @@ def _answer(args: Namespace, media_task_id: str | None) -> None:
         answer = answers.answer(instance.entry(key), record, media_task_id).to_dict()
     except answers.NotAnswerable as error:
         raise SystemExit(f"not answered: {error}") from None
+    if media_task_id is not None and not args.unchecked:
+        _look_for(media_task_id, record)
     instance.write(key, answer)
     if instance.entry(key) != answer:
         raise SystemExit("not answered: somebody else has answered at the same moment; clear the task")
     if not args.no_clear:
         instance.clear()
+
+
+def _look_for(media_task_id: str, record: dict[str, Any]) -> None:
+    """Ends the command unless the account in *record* has that task, and it may be what the record became."""
+    from airflow_media_tasks.hooks.base import get_media_hook  # noqa: PLC0415  # every call of `airflow` reads this module
+    from airflow_media_tasks.task import MediaTaskError  # noqa: PLC0415  # as above
+
+    # As `airflow connections test` does it: a connection may be in the metadata database.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    try:
+        hook = get_media_hook(record.get("media_conn_id") or "")
+        mark = hook.mark_of(hook.get_task(media_task_id))
+    except MediaTaskError as error:
+        raise SystemExit(
+            f"not answered: {error}. If you know that {media_task_id} is right, and only this machine cannot "
+            "see it, say --unchecked"
+        ) from None
+    if mark not in (None, record["client_ref"]):
+        raise SystemExit(f"not answered: {media_task_id} carries the mark of another submission")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -262,11 +290,15 @@ class _Instance:
         else:
             from airflow_media_tasks.batch.pages import BATCH, page_of  # noqa: PLC0415  # as above
 
-            page = page_of(self.entry(BATCH), number)
+            batch = self.entry(BATCH)
+            page = page_of(batch, number)
             records = None if page is None else self.entry(page)
             value = records.get(str(number)) if isinstance(records, dict) else None
             if value is None:
                 raise SystemExit(f"nothing was recorded for request {number} of this batch")
+            # What all records of a batch have in common stands there alone.
+            same = {name: batch[name] for name in ("media_conn_id", "provider") if name in batch}
+            value = {**same, **value} if isinstance(value, dict) else value
         if not isinstance(value, dict):
             raise SystemExit(f"the record is not one of ours: {value!r:.200}")
         return value

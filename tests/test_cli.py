@@ -20,6 +20,8 @@ from airflow.sdk.module_loading import import_string
 
 from airflow_media_tasks import cli, records
 from airflow_media_tasks.get_provider_info import get_provider_info
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.simulator import Simulator
 
 
 RECORD: dict[str, Any] = {
@@ -152,6 +154,13 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         thread.join()
 
 
+@pytest.fixture
+def made(sim: Simulator, connect: Callable[..., str]) -> str:
+    """A task of the account that the record names."""
+    hook = get_media_hook(connect("vap"))
+    return hook.submit("upscale_image", {"image_url": "https://example.com/fox.png"}).id
+
+
 def run(*words: str) -> None:
     """Runs `airflow media-tasks` with these words, parsed by the arguments that we give Airflow."""
     (group,) = cli.get_cli_commands()
@@ -184,17 +193,83 @@ def test_show_prints_the_record(api: Api, capsys: pytest.CaptureFixture[str]) ->
     assert api.cleared == []
 
 
-def test_adopt_writes_what_a_person_decided(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_adopt_writes_what_a_person_decided(api: Api, made: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The answer is an entry of its own, the record stays as it is, and the task is cleared."""
-    run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
+    run("adopt", *PLACE, made, "--api-url", api.url)
     assert api.entries[ANSWER] == {
         "decision": "adopt",
-        "media_task_id": "operations/0f3c",
+        "media_task_id": made,
         "asked_at": RECORD["asked_at"],
     }
     assert api.entries[SINGLE] == RECORD
-    assert "it became operations/0f3c; the task continues with it" in capsys.readouterr().out
+    assert f"it became {made}; the task continues with it" in capsys.readouterr().out
     assert api.cleared == [{**CLEAR, "task_ids": [PLACE[2]]}]
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ("operations/0f3c", "connection 'vap_default': vap says .*404.* say --unchecked"),
+        ("videos/text2video/0f3c", "media_task_id 'videos/text2video/0f3c' is none of vap's"),
+    ],
+)
+def test_adopt_takes_no_task_that_the_provider_does_not_have(
+    api: Api, made: str, named: str, says: str
+) -> None:
+    """A misspelt id is refused at once, and not when the cleared task runs; the task is not cleared."""
+    with pytest.raises(SystemExit, match=f"not answered: .*{says}"):
+        run("adopt", *PLACE, named, "--api-url", api.url)
+    assert api.entries == {SINGLE: RECORD}
+    assert api.cleared == []
+    run("adopt", *PLACE, named, "--unchecked", "--api-url", api.url)
+    assert api.entries[ANSWER]["media_task_id"] == named
+
+
+def test_adopt_says_where_it_looked_for_the_connection(api: Api) -> None:
+    """Who has no connection on this machine learns which one is missing, and how to go on without it."""
+    with pytest.raises(
+        SystemExit, match=r"media_conn_id 'vap_default'.* AIRFLOW_CONN_VAP_DEFAULT.* --unchecked"
+    ):
+        run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
+    assert api.entries == {SINGLE: RECORD}
+
+
+def test_adopt_takes_no_task_of_another_submission(api: Api, connect: Callable[..., str]) -> None:
+    """What carries another mark of ours is what another task has paid for."""
+    hook = get_media_hook(connect("kling"))
+    other = hook.submit("text_to_image", {"prompt": "a fox"}, client_ref=records.new_reference()).id
+    api.entries[SINGLE] = record = {**RECORD, "media_conn_id": "kling_default", "operation": "text_to_image"}
+    with pytest.raises(SystemExit, match="carries the mark of another submission"):
+        run("adopt", *PLACE, other, "--api-url", api.url)
+    own = hook.submit("text_to_image", {"prompt": "a fox"}).id
+    run("adopt", *PLACE, own, "--api-url", api.url)
+    assert api.entries[SINGLE] == record
+
+
+def test_adopt_of_a_batchs_request_asks_the_batchs_account(api: Api, made: str) -> None:
+    """The records of a batch do not repeat their connection."""
+    asked = {name: value for name, value in RECORD.items() if name != "media_conn_id"}
+    api.entries = {
+        (*PLACE, "-1", "media_task.batch"): {"layout": 0, "media_conn_id": "vap_default", "provider": "vap"},
+        (*PLACE, "-1", "media_task.page.0.0"): {"7": asked},
+    }
+    run("adopt", *PLACE, made, "--request", "7", "--api-url", api.url)
+    assert api.entries[ANSWER]["media_task_id"] == made
+
+
+def test_help_shows_what_is_in_brackets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Airflow's help takes brackets for markup and leaves out what is in them."""
+    from airflow.cli import cli_parser  # noqa: PLC0415  # Airflow must find its home first
+
+    monkeypatch.setenv("COLUMNS", "200")
+    parser = argparse.ArgumentParser()
+    for group in cli.get_cli_commands():
+        cli_parser._add_command(parser.add_subparsers(), group)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["media-tasks", "show", "--help"])
+    assert "default [api] base_url" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("version", "keeps"), [("3.3.2", False), ("3.4.0b2", True), ("4.0.0", True)])
@@ -206,7 +281,9 @@ def test_the_state_is_kept_where_a_clear_would_discard_it(api: Api, version: str
     assert api.cleared == [kept if keeps else {**CLEAR, "task_ids": [PLACE[2]]}]
 
 
-@pytest.mark.parametrize("command", [("adopt", *PLACE, "operations/0f3c"), ("resubmit", *PLACE)])
+@pytest.mark.parametrize(
+    "command", [("adopt", *PLACE, "operations/0f3c", "--unchecked"), ("resubmit", *PLACE)]
+)
 def test_who_wants_to_clear_the_task_later_may(
     api: Api, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:
@@ -302,11 +379,11 @@ def test_what_is_not_asked_is_not_answered(
     assert api.entries == {SINGLE: record}
 
 
-def test_what_is_answered_already_is_not_answered_again(api: Api) -> None:
+def test_what_is_answered_already_is_not_answered_again(api: Api, made: str) -> None:
     """The first answer holds, until the worker has asked anew."""
-    run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
+    run("adopt", *PLACE, made, "--api-url", api.url)
     first = api.entries[ANSWER]
-    with pytest.raises(SystemExit, match=r"answered already \(adopt 'operations/0f3c'\); clear the task"):
+    with pytest.raises(SystemExit, match=rf"answered already \(adopt '{made}'\); clear the task"):
         run("resubmit", *PLACE, "--api-url", api.url)
     assert api.entries[ANSWER] == first
     api.entries[SINGLE] = {**RECORD, "asked_at": "2026-11-20T11:00:00+00:00"}
@@ -325,15 +402,15 @@ def test_who_was_overtaken_by_another_answer_is_told(api: Api) -> None:
 
     api.rule = other
     with pytest.raises(SystemExit, match="somebody else has answered"):
-        run("adopt", *PLACE, "operations/0f3c", "--api-url", api.url)
+        run("adopt", *PLACE, "operations/0f3c", "--unchecked", "--api-url", api.url)
 
 
-def test_a_mapped_task_and_strange_names_are_addressed_exactly(api: Api) -> None:
+def test_a_mapped_task_and_strange_names_are_addressed_exactly(api: Api, made: str) -> None:
     """A slash, a space or a question mark in a name is a part of the name."""
     place = ("a/b", "scheduled__2026-11-20T10:00:00+00:00", "c d?")
     api.entries[(*place, "7", "media_task")] = RECORD
-    run("adopt", *place, "x", "--map-index", "7", "--api-url", api.url + "/")
-    assert api.entries[(*place, "7", ANSWER[-1])]["media_task_id"] == "x"
+    run("adopt", *place, made, "--map-index", "7", "--api-url", api.url + "/")
+    assert api.entries[(*place, "7", ANSWER[-1])]["media_task_id"] == made
     assert ANSWER not in api.entries
     assert [path.rpartition("/")[2] for _, path, *_ in api.seen if "state-store" not in path][1] == "7"
     assert api.cleared[0]["task_ids"] == [["c d?", 7]]
@@ -410,7 +487,7 @@ def test_a_refused_write_is_told(api: Api) -> None:
     """Who may read but not write learns that nothing was decided."""
     api.rule = lambda method, path: (403, "") if method == "PUT" else None
     with pytest.raises(SystemExit, match="may not change"):
-        run("adopt", *PLACE, "x", "--api-url", api.url)
+        run("adopt", *PLACE, "x", "--unchecked", "--api-url", api.url)
 
 
 def test_an_api_server_that_is_away_is_named() -> None:
@@ -474,7 +551,7 @@ def airflow_api(metadata_database: None, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_it_speaks_with_airflow_itself(
-    airflow_api: str, run_dag: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+    airflow_api: str, made: str, run_dag: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A record that a task has written is shown, adopted and given up through the routes that Airflow has."""
     with DAG("cli_films") as dag_of_films:
@@ -496,7 +573,7 @@ def test_it_speaks_with_airflow_itself(
         return json.loads(said[said.rindex("\n{\n") if "\n{\n" in said else 0 :])
 
     assert shown() == RECORD
-    run("adopt", *place[:3], "operations/0f3c", *place[3:], "--no-clear")
+    run("adopt", *place[:3], made, *place[3:], "--no-clear")
     with pytest.raises(SystemExit, match="answered already"):
         run("resubmit", *place)
     assert shown() == RECORD
