@@ -11,14 +11,16 @@ from typing import Any, ClassVar
 from airflow.sdk import Context, RetryPolicy, XComArg
 from typing_extensions import Unpack
 
-from airflow_media_tasks import costs, verification
+from airflow_media_tasks import verification
 from airflow_media_tasks.batch.batch import FAIL, KEEP, Batch
 from airflow_media_tasks.batch.reporting import report
 from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
+from airflow_media_tasks.hooks.base import default_conn_id
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.parameters import Parameter, TaskArguments, interval, seconds, share, whole_number
+from airflow_media_tasks.prices import Price, decimal_of, limit_of
 from airflow_media_tasks.records import KeepsRecords
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP
@@ -45,7 +47,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         path of a file with one such JSON object a line (templated).
     :param results: object storage path (`.jsonl`) for what became of each; default `batch.jsonl` where the
         files go, if *save_to* is a folder (templated).
-    :param media_conn_id: connection of the account (templated).
+    :param media_conn_id: connection of the account (templated); default as of `MediaTaskOperator`.
     :param operation: for requests that name none (templated).
     :param arguments: for requests that do not give them (templated).
     :param save_to: where to land what is made, as of `MediaTaskOperator`; `{map_index}` is the request's
@@ -63,8 +65,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         names them; `keep` makes that the error of each of them, which counts as failed.
     :param retry_moderated: see above; default False.
     :param max_cost: what all submissions of this batch together may cost, those of earlier tries and clears
-        among them, decimal text, whole number or Decimal, in the unit of the connection's price table
-        (`airflow_media_tasks.costs`); default no limit. What it leaves no room for is not submitted.
+        among them, as of `MediaTaskOperator`; default no limit. What it leaves no room for is not submitted.
     :param min_balance: what the account must have, in its own unit, for a submission to be sent; default
         anything. It is asked for again every ten seconds.
     :param poll_interval: as of `MediaTaskOperator`; so are *timeout* and *queue_timeout* (of each request),
@@ -95,8 +96,8 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
     concurrency: Parameter[int | None] = Parameter(whole_number, optional=True)
     max_items: Parameter[int | None] = Parameter(whole_number, optional=True)
     min_success: Parameter[float | None] = Parameter(share, optional=True)
-    max_cost: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
-    min_balance: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
+    max_cost: Parameter[Price | None] = Parameter(limit_of, optional=True, read=str)
+    min_balance: Parameter[Decimal | None] = Parameter(decimal_of, optional=True, read=str)
     poll_interval = Parameter(interval)
     timeout = Parameter(seconds)
     queue_timeout: Parameter[float | None] = Parameter(seconds, optional=True)
@@ -105,7 +106,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         self,
         *,
         requests: Sequence[Mapping[str, Any]] | str | XComArg,
-        media_conn_id: str | XComArg,
+        media_conn_id: str | XComArg | None = None,
         results: str | XComArg | None = None,
         operation: str | XComArg | None = None,
         arguments: Mapping[str, Any] | str | XComArg | None = None,
@@ -132,7 +133,7 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         _one_of("on_bad_request", on_bad_request, (FAIL, KEEP))
         _one_of("on_unknown_submission", on_unknown_submission, ON_UNKNOWN)
         self.requests: Any = requests
-        self.media_conn_id: Any = media_conn_id
+        self.media_conn_id: Any = default_conn_id(operation) if media_conn_id is None else media_conn_id
         self.results: Any = results
         self.operation: Any = operation
         self.arguments: Any = arguments

@@ -44,6 +44,7 @@ class Destination:
         if not isinstance(text, str) or not text.strip():
             raise MediaRequestError(f"destination must be an object storage path, got {shown(text)}")
         self.text, self._conn_id = text, conn_id
+        self.dag_id = str(place.get("dag_id") or "")
         self._template = f"{text}{TEMPLATE}" if text.endswith("/") else text
         self._loop: int | None = place.get("loop")
         self._place = {

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 
-_HIDDEN = ["schema", "port", "login"]
+_HIDDEN = ["schema", "login"]
+# Airflow 3.3's page sends a port of 0 where there is none, and does not test a saved connection whose port is
+# another one.
+_PORT = "0, so that Test works in Airflow 3.3"
 _PRICES = {
     "prices": {
         "label": "Prices",
         "description": (
-            'What operations cost, as JSON: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is '
+            'What operations cost: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is '
             'every other operation, "units" one of Kling\'s units in money. For max_cost and costs in money.'
         ),
-        "schema": {"type": ["string", "null"]},
+        "schema": {"type": ["object", "null"]},
     }
 }
 
@@ -23,7 +26,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-media-tasks",
         "name": "Media Tasks",
-        "description": "Generate images, video, music and speech, and pay for each of them once.",
+        "description": "Generate images, video, music and sound, and pay for each of them once.",
         "integrations": [
             {
                 "integration-name": "Media Tasks",
@@ -121,7 +124,11 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": {
                     "hidden-fields": _HIDDEN,
                     "relabeling": {"password": "API key", "host": "Base URL"},
-                    "placeholders": {"password": "vap_...", "host": "https://api.vapagent.com"},
+                    "placeholders": {
+                        "password": "vap_...",
+                        "host": "https://api.vapagent.com",
+                        "port": _PORT,
+                    },
                 },
                 "conn-fields": _PRICES,
             },
@@ -135,6 +142,7 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {
                         "password": "token of the service, or a global one",
                         "host": "https://api.acedata.cloud",
+                        "port": _PORT,
                     },
                 },
                 "conn-fields": {
@@ -156,7 +164,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_media_tasks.hooks.kling.KlingHook",
                 "hook-name": "Kling",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port"],
+                    "hidden-fields": ["schema"],
                     "relabeling": {
                         "login": "Access key (older accounts)",
                         "password": "API key, or secret key",
@@ -165,6 +173,7 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {
                         "login": "leave empty with an API key",
                         "host": "https://api-singapore.klingai.com",
+                        "port": _PORT,
                     },
                 },
                 "conn-fields": _PRICES,

@@ -13,12 +13,13 @@ from airflow.sdk import Context, RetryPolicy, XComArg
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 from typing_extensions import Unpack
 
-from airflow_media_tasks import costs, provenance, storage
+from airflow_media_tasks import costs, metrics, provenance, storage
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
-from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.hooks.base import MediaHook, default_conn_id, get_media_hook
 from airflow_media_tasks.landing import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.parameters import MediaTaskArguments, Parameter, TaskArguments, seconds
+from airflow_media_tasks.prices import Price, Prices, decimal_of, limit_of
 from airflow_media_tasks.records import Entries, KeepsRecords, Record, generation_of, moment_of
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submission import ON_UNKNOWN, STOP, Submission, ask, finish, once
@@ -54,16 +55,17 @@ _AUDIO = ("text_to_music", "text_to_audio")
 class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     """Submits one generation task, waits for it without a worker slot, returns what was made.
 
-    The result (XCom) is the dict of a `MediaTask`: `url` and `urls` for the next step, `files` with what is
-    known of each, `cost`, `id` for another operation or a sensor, and what was asked for (`arguments`,
-    `model`, `provider`, `submitted_at`, `finished_at`, `made_by`). `id`, `url` and `urls` are XComs of their
-    own, too, for `video.output["url"]`.
+    The result (XCom) is the dict of a `MediaTask`: `url` and `urls` for the next step, `video_id` and
+    `file_ids` for operations on what was made, `files` with what is known of each, `cost`, `id` for a sensor,
+    and what was asked for (`arguments`, `model`, `provider`, `submitted_at`, `finished_at`, `made_by`). `id`,
+    `url`, `urls`, `video_id` and `file_ids` are XComs of their own, too, for `video.output["url"]`.
 
     :param operation: what to do, a name of the provider's operations (templated); an unknown one is an error
         that lists them.
     :param arguments: the request, in neutral words where they exist (`prompt`, `image_url`, `duration` in
         seconds, ...), every other key passed to the provider as it is (templated). None is left out.
     :param media_conn_id: connection of the account; its type decides which provider it is (templated).
+        Default that of the provider (`kling_default`, ...) if *operation* is one that no other has.
     :param poll_interval: seconds between two looks at the task, default 10 (templated; so are *timeout*,
         *queue_timeout*, *max_cost* and *min_balance*).
     :param timeout: seconds or timedelta to wait for the task, default 1 hour; `execution_timeout`, if
@@ -78,8 +80,8 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         has `path`, `sha256`, `size` (bytes) and `content_type`, and the result has `path` and `paths`. A
         retry or a clear after a landing that failed pays nothing: it only lands.
     :param max_cost: what all submissions of this task may cost, decimal text, whole number or Decimal, in the
-        unit of the connection's price table (`airflow_media_tasks.costs`); default no limit. One that would
-        exceed it is not sent (MediaFundsError).
+        unit of the connection's price table (`airflow_media_tasks.prices`), or with a unit that the table
+        gives, `0.50 USD`; default no limit. One that would exceed it is not sent (MediaFundsError).
     :param min_balance: what the account must have, in its own unit, before a submission is sent; default
         anything.
     :param retry_policy: default `MediaRetryPolicy`.
@@ -106,15 +108,15 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
 
     timeout = Parameter(seconds)
     queue_timeout: Parameter[float | None] = Parameter(seconds, optional=True)
-    max_cost: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
-    min_balance: Parameter[Decimal | None] = Parameter(costs.decimal_of, optional=True, read=str)
+    max_cost: Parameter[Price | None] = Parameter(limit_of, optional=True, read=str)
+    min_balance: Parameter[Decimal | None] = Parameter(decimal_of, optional=True, read=str)
 
     def __init__(
         self,
         *,
         operation: str | XComArg | None,
         arguments: Mapping[str, Any] | str | XComArg | None = None,
-        media_conn_id: str | XComArg,
+        media_conn_id: str | XComArg | None = None,
         poll_interval: float | timedelta | str | XComArg = 10.0,
         timeout: float | timedelta | str | XComArg = 3600.0,
         queue_timeout: float | timedelta | str | XComArg | None = None,
@@ -135,7 +137,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         self.on_unknown_submission = on_unknown_submission
         self.operation: Any = operation
         self.arguments: Any = arguments
-        self.media_conn_id = media_conn_id
+        self.media_conn_id = default_conn_id(operation) if media_conn_id is None else media_conn_id
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.queue_timeout = queue_timeout
@@ -159,14 +161,15 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         name, checked = hook.check(operation, arguments)
         if self.save_to is not None:
             self.place_of(context, self.save_to)
-        prices = costs.Prices.of(hook)
+        prices = Prices.of(hook)
+        unit = self.max_cost.unit if self.max_cost is not None else ""
         if self.max_cost is not None:
-            costs.needed(prices, hook, name, checked)
+            costs.needed(prices, hook, name, checked, unit)
 
         def guard(number: int) -> None:
             if self.max_cost is not None:
-                estimate = costs.needed(prices, hook, name, checked)
-                budget = costs.Budget(self.max_cost)
+                estimate = costs.needed(prices, hook, name, checked, unit)
+                budget = costs.Budget(self.max_cost.amount)
                 # What failed before may have been charged, unless the provider gives it back.
                 for _ in range(1 if hook.refunds_failures else number):
                     budget.reserve(estimate)
@@ -258,18 +261,19 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     def _cost(
         self, context: Context, task: MediaTask, record: Record | None, *, known: bool
     ) -> dict[str, Any] | None:
-        """What *task* has cost, as `costs.Prices.told`; it is counted unless it was *known* before."""
+        """What *task* has cost, as of `Prices.told`; it is counted, and the end too, unless *known*."""
         said = None if task.cost is None else dict(task.cost.__dict__)
         if record is None:
             return said
         try:
-            cost = costs.Prices.of(get_media_hook(record.media_conn_id)).told(record.operation, task)
+            cost = Prices.of(get_media_hook(record.media_conn_id)).told(record.operation, task)
         except MediaTaskError as error:
             # It is made and paid for: a table that was broken meanwhile must not keep it from us.
             self.log.warning("what it cost in money is not known: %s", error)
             cost = said
         if not known:
-            costs.count(cost, task, record, context)
+            metrics.ended(record, record.arguments or {}, task, context)
+            metrics.spent(cost, record, record.arguments or {}, task, context)
         return cost
 
     def _landed(

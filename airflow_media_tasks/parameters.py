@@ -212,7 +212,7 @@ class MediaTaskArguments(TaskArguments, total=False):
     """What `MediaTaskOperator` takes besides, for the operators that are made from it."""
 
     arguments: Mapping[str, Any] | str | XComArg | None
-    media_conn_id: str | XComArg  # it may be among a DAG's `default_args`
+    media_conn_id: str | XComArg | None
     poll_interval: float | timedelta | str | XComArg
     timeout: float | timedelta | str | XComArg
     queue_timeout: float | timedelta | str | XComArg | None

@@ -14,11 +14,13 @@ import math
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
+from airflow_media_tasks import metrics
 from airflow_media_tasks.accounts import LIMITS, Account
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.hooks.conversations import SENSELESS
@@ -43,6 +45,8 @@ UNREADABLE_GRACE = 600.0
 SHORTEST_INTERVAL = 1.0
 """Seconds between two looks at a task, at least."""
 LONGEST_INTERVAL = 86400.0
+GAUGE_INTERVAL = 10.0
+"""Seconds after which Airflow's metrics are told again how many tasks wait."""
 HOOK_LIFETIME = 600.0
 """Seconds for which a connection, once looked up, is taken to be unchanged."""
 SWEEP_FROM = 20
@@ -86,6 +90,8 @@ class Poller:
         self.media_conn_id = media_conn_id
         self.account = Account(media_conn_id)
         self._count = 0
+        self._waiting: Counter[str] = Counter()
+        self._next_gauge = -math.inf
         self._groups: dict[str, Group] = {}
         self._paces: dict[str, Pace] = {}
         self._hook: MediaHook | None = None
@@ -128,6 +134,7 @@ class Poller:
         group = poller._groups.setdefault(key, Group(key))
         group.watches.setdefault(media_task_id, []).append(watch)
         poller._count += 1
+        poller._waiting[operation] += 1
         group.schedule(watch, first)
         if submitted is not None:
             poller.account.accepted(submitted)
@@ -143,6 +150,7 @@ class Poller:
             return
         of_task.remove(watch)
         self._count -= 1
+        self._waiting[watch.operation] -= 1
         if not of_task:
             del group.watches[watch.media_task_id]
         if group.next_sweep is not None and len(group.watches) < SWEEP_FROM:
@@ -151,6 +159,14 @@ class Poller:
             del self._groups[key]
         if not self._count:
             self._wake()
+
+    def _gauge(self, hook: MediaHook) -> None:
+        """Tells Airflow's metrics how many wait, of operations for which nobody does for the last time."""
+        for operation, count in list(self._waiting.items()):
+            metrics.waiting(count, hook.conn_type, operation, self.media_conn_id)
+            if not count:
+                del self._waiting[operation]
+        self._next_gauge = asyncio.get_running_loop().time() + GAUGE_INTERVAL
 
     def usual(self, operation: str) -> float | None:
         """Seconds that *operation* takes, as seen here, else as its hook foretells; None if nobody knows."""
@@ -272,6 +288,8 @@ class Poller:
         try:
             while self._count and loop.time() < self._hook_until:
                 now = loop.time()
+                if now >= self._next_gauge:
+                    self._gauge(hook)
                 due, key = self._earliest(hook, now)
                 start = max(due, self._next_request, self.account.asked_from)
                 if start > now:
@@ -284,6 +302,7 @@ class Poller:
             while self._requests and self._count:
                 await self._sleep(None)
             if not self._count:
+                self._gauge(hook)
                 # Whoever comes from here on starts a poller of its own.
                 self._of_loop[loop].pop(self.media_conn_id, None)
         finally:
@@ -541,4 +560,5 @@ def _hook_with_settings(media_conn_id: str) -> MediaHook:
     """The hook of a connection that has been read, so that no request has to wait for that. Blocking."""
     hook = get_media_hook(media_conn_id)
     _ = hook.settings
+    metrics.prepare()
     return hook

@@ -26,7 +26,7 @@ from typing import Any
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
-from airflow_media_tasks import provenance, verification
+from airflow_media_tasks import metrics, provenance, verification
 from airflow_media_tasks.destinations import Destination, is_local
 from airflow_media_tasks.downloads import (
     AllowedHosts,
@@ -316,6 +316,7 @@ class _Landing:
                 _publish(part, path)
             document = provenance.document(job.made.result, [landed], _now())
             publish_text([json.dumps(document, indent=1, ensure_ascii=False)], beside(path))
+        metrics.landed(got.size, job.made.result, self._destination.dag_id)
         seconds = time.monotonic() - began
         self._log.info("%s: %d bytes of %s in %.1f s", path, got.size, media_type.content_type, seconds)
         return landed

@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow.sdk import Context
 
-from airflow_media_tasks import answers
+from airflow_media_tasks import answers, metrics
 from airflow_media_tasks.answers import RESUBMIT, Answer
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.records import (
@@ -381,7 +381,7 @@ def once(
                 stands = entries.save(submission.intent(record))
                 hook.send_before = moment_of(stands) + LEASE
                 try:
-                    found = _sent(submission, entries, stands, record)
+                    found = _sent(submission, context, entries, stands, record)
                 finally:
                     hook.send_before = None
     except SubmissionOutcomeUnknown as error:
@@ -418,19 +418,23 @@ def answer_to(entries: Entries, record: Record) -> Answer | None:
 
 
 def _sent(
-    submission: Submission, entries: Entries, intent: Record, before: Record | None
+    submission: Submission, context: Context, entries: Entries, intent: Record, before: Record | None
 ) -> tuple[Record, MediaTask]:
     try:
-        return submission.send(intent)
+        sent = submission.send(intent)
     except Unsettled as unsettled:
+        metrics.submitted(intent, submission.arguments, context, unsettled.error)
         raise unsettled.error from unsettled
-    except MediaTaskError:
+    except MediaTaskError as error:
+        metrics.submitted(intent, submission.arguments, context, error)
         # Certainly not accepted: what was there before comes back.
         if before is None:
             entries.delete(KEY)
         else:
             entries.save(before)
         raise
+    metrics.submitted(intent, submission.arguments, context)
+    return sent
 
 
 def resubmitted(error: SubmissionOutcomeUnknown) -> MediaProviderError:

@@ -364,10 +364,22 @@ class MediaTask:
     @property
     def urls(self) -> list[str]:
         """The URLs of what was asked for: without thumbnails and watermarked twins, unless that is all."""
-        wanted = [
-            file.url for file in self.files if file.kind not in self._SECONDARY and not file.watermarked
-        ]
-        return wanted or [file.url for file in self.files]
+        return [file.url for file in self._wanted]
+
+    @property
+    def _wanted(self) -> Sequence[MediaFile]:
+        wanted = [file for file in self.files if file.kind not in self._SECONDARY and not file.watermarked]
+        return wanted or self.files
+
+    @property
+    def file_ids(self) -> list[str]:
+        """The provider's own names of the files behind `urls`, of those that have one."""
+        return [file.id for file in self._wanted if file.id is not None]
+
+    @property
+    def video_id(self) -> str | None:
+        """The first of `file_ids` that is a video's: what operations on a video that was made ask for."""
+        return next((file.id for file in self._wanted if file.kind == "video" and file.id is not None), None)
 
     @property
     def url(self) -> str | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-_NAMED_XCOMS = ("id", "url", "urls")
+_NAMED_XCOMS = ("id", "url", "urls", "file_ids", "video_id")
 """Parts of the result that are XComs of their own: `output["url"]` asks for one of that key."""
 _URLS_IN_LOG = 5
 
@@ -101,9 +101,12 @@ class WaitsForMediaTask(_Base):
         ti = context["ti"]
         result = {
             **task.to_dict(),
+            "file_ids": task.file_ids,
+            "video_id": task.video_id,
             "media_conn_id": self.media_conn_id,
             "made_by": made_by(context),
         }
         for name in _NAMED_XCOMS:
-            ti.xcom_push(key=name, value=result[name])
+            if result[name] is not None:
+                ti.xcom_push(key=name, value=result[name])
         return result

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
 import tempfile
 import threading
 import warnings
@@ -199,6 +201,44 @@ def complete(context: dict[str, Any]) -> Callable[[Any], Any]:
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests may look at a task more often than operators may: most would be nothing but waiting."""
     monkeypatch.setattr("airflow_media_tasks.poller.SHORTEST_INTERVAL", 0.01)
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], list[str]]]:
+    """Airflow sends its metrics to a statsd server of ours; gives those of a name, each of them once.
+
+    Each is what stands behind `airflow.media_tasks.<name>`: tags, value and kind.
+    """
+    pytest.importorskip("statsd")
+    from airflow.sdk.observability import stats  # noqa: PLC0415  # Airflow must find its home first
+    from airflow.sdk.observability.metrics import stats_utils  # noqa: PLC0415  # Airflow must find its home first
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        for name, value in {
+            "STATSD_ON": "True",
+            "STATSD_HOST": "127.0.0.1",
+            "STATSD_PORT": str(server.getsockname()[1]),
+            "STATSD_INFLUXDB_ENABLED": "True",
+        }.items():
+            monkeypatch.setenv(f"AIRFLOW__METRICS__{name}", value)
+        logger = stats_utils.get_stats_factory()()
+        stats.initialize(factory=lambda: logger, export_legacy_names=False)
+        lines: list[str] = []
+
+        def arrived(name: str) -> list[str]:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    lines.append(server.recv(65536).decode())
+            before = f"airflow.media_tasks.{name}"
+            found = [line for line in lines if line.startswith((f"{before},", f"{before}:"))]
+            lines[:] = [line for line in lines if line not in found]
+            return [line.removeprefix(before) for line in found]
+
+        yield arrived
+        logger.statsd.close()
+        stats.initialize(factory=stats_utils.NoStatsLogger, export_legacy_names=True)
 
 
 @pytest.fixture

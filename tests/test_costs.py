@@ -1,25 +1,22 @@
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-from airflow.sdk.observability import stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_media_tasks import costs
-from airflow_media_tasks.costs import Budget, Price, Prices
+from airflow_media_tasks.costs import Budget
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.operators import MediaTaskOperator
+from airflow_media_tasks.prices import Price, Prices
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import (
     MediaCost,
     MediaFundsError,
-    MediaModerationError,
     MediaRequestError,
     MediaTask,
     MediaTaskError,
@@ -197,6 +194,46 @@ def test_a_guard_does_not_stop_what_is_paid_already(
     assert len(sim.ledger()) == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "paid"),
+    [("0.41 USD", 0), ("0.42 USD", 1), ("2.9", 0), ("3", 1), ("3 units", 1), (" 0.42  USD ", 1)],
+)
+def test_max_cost_may_be_in_money(
+    sim: Simulator, connect: Connect, complete: Complete, limit: str, paid: int
+) -> None:
+    """Where the table says what the provider's unit is worth, a limit with a currency is kept in it."""
+    connect("kling", extra={"prices": UNITS})
+    if paid:
+        complete(video(max_cost=limit))
+    else:
+        with pytest.raises(MediaFundsError, match=r"max_cost allows (0.41 USD|2.9 units)"):
+            complete(video(max_cost=limit))
+    assert len(sim.ledger()) == paid
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "table", "limit", "says"),
+    [
+        (
+            "kling",
+            {"*": {"amount": "3", "unit": "units"}},
+            "1 USD",
+            '3 units: say .* units, or add .*"units": ',
+        ),
+        ("kling", UNITS, "1 EUR", "say max_cost in units"),
+        ("vap", DOLLARS, "1 EUR", r"as 0\.40 USD: say max_cost in USD$"),
+    ],
+)
+def test_a_limit_in_money_that_is_not_known_is_an_error(
+    sim: Simulator, connect: Connect, complete: Complete, conn_type: str, table: Any, limit: str, says: str
+) -> None:
+    """No exchange rate is made up: the error says in which unit the price is, and what to add."""
+    conn = connect(conn_type, extra={"prices": table})
+    with pytest.raises(MediaRequestError, match=says):
+        complete(video(media_conn_id=conn, max_cost=limit))
+    assert sim.requests() == {}
+
+
 def test_max_cost_without_a_price_says_how_to_give_one(
     sim: Simulator, connect: Connect, complete: Complete
 ) -> None:
@@ -259,77 +296,3 @@ def test_what_the_balance_paid_has_its_own_price(
     assert cost["unit"] == "balance"
     assert Decimal(cost["money"]["amount"]) == Decimal(cost["amount"]) / 2
     assert cost["money"]["unit"] == "EUR"
-
-
-class Counted(NoStatsLogger):
-    """A backend of Airflow's metrics that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, float, dict[str, str]]] = []
-
-    def incr(self, stat: str, count: float = 1, rate: float = 1, *, tags: Any = None) -> None:
-        """Counts."""
-        self.seen.append((stat, count, tags))
-
-
-@pytest.fixture
-def counted() -> Any:
-    """What Airflow's metrics are told meanwhile."""
-    backend = Counted()
-    stats.initialize(factory=lambda: backend, export_legacy_names=False)  # type: ignore[arg-type,return-value]  # the one method used
-    yield backend.seen
-    stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
-
-
-def test_the_cost_is_counted_once(
-    sim: Simulator, connect: Connect, context: Any, complete: Complete, counted: Any
-) -> None:
-    """A task adds its cost when it ends, with what it is of; a retry that finds it again adds nothing."""
-    connect("kling")
-    operator = video(arguments={"prompt": f"a fox {QUICK}", "model": "kling-v1-6"})
-    cost = complete(operator)["cost"]
-    complete(operator)
-    tags = {
-        "provider": "kling",
-        "operation": "text_to_video",
-        "model": "kling-v1-6",
-        "dag_id": "dag",
-        "unit": "units",
-    }
-    assert counted == [(costs.METRIC, float(cost["amount"]), tags)]
-
-
-def test_a_refunded_failure_counts_nothing(
-    sim: Simulator, connect: Connect, complete: Complete, counted: Any
-) -> None:
-    """What the provider gives back was not spent."""
-    connect("vap")
-    with pytest.raises(MediaModerationError):
-        complete(video("[sim:fail=moderation]", media_conn_id="vap_default"))
-    assert counted == []
-
-
-def test_the_counter_reaches_a_statsd_server(sim: Simulator, connect: Connect, complete: Complete) -> None:
-    """Airflow's own statsd logger, with tags, sends the amount with its fraction over UDP."""
-    statsd = pytest.importorskip("statsd")
-    from airflow.sdk._shared.observability.metrics.statsd_logger import SafeStatsdLogger  # noqa: PLC0415  # needs statsd
-
-    connect("vap")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(5)
-        client = statsd.StatsClient("127.0.0.1", server.getsockname()[1], prefix="airflow")
-        logger = SafeStatsdLogger(client, influxdb_tags_enabled=True, statsd_influxdb_enabled=True)
-        stats.initialize(factory=lambda: logger, export_legacy_names=False)
-        try:
-            complete(video(media_conn_id="vap_default"))
-            line = server.recv(4096).decode()
-        finally:
-            stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
-            client.close()
-    name, _, value = line.partition(":")
-    assert name.startswith("airflow.media_tasks.cost,")
-    assert "provider=vap" in name
-    assert "unit=USD" in name
-    assert value.endswith("|c")
-    assert float(value.removesuffix("|c")) > 0

@@ -107,6 +107,15 @@ def test_a_connection_type_names_its_hook(entry: dict[str, Any]) -> None:
     assert hook.base_url == form["placeholders"]["host"]
 
 
+@pytest.mark.parametrize("entry", CONNECTION_TYPES, ids=lambda entry: str(entry["connection-type"]))
+def test_the_form_of_a_connection_fits_what_it_holds(entry: dict[str, Any]) -> None:
+    """Prices are an object, which a field for text shows as [object Object]; a port can be given."""
+    assert entry["conn-fields"]["prices"]["schema"] == {"type": ["object", "null"]}
+    form = entry["ui-field-behaviour"]
+    assert "port" not in form["hidden-fields"]
+    assert form["placeholders"]["port"].startswith("0,")
+
+
 def test_every_provider_is_listed() -> None:
     """A hook in `hooks/` without an entry here could not be used; this list is the registry."""
     listed = {entry["hook-class-name"] for entry in CONNECTION_TYPES}
@@ -195,6 +204,9 @@ def test_values_know_neither_airflow_nor_a_provider() -> None:
         ("waiting", ["operators", "sensors", "submission", "storage"]),
         ("hooks.base", ["operators", "sensors", "triggers", "submission", "storage", "waiting"]),
         ("hooks.conversations", ["operators", "sensors", "triggers", "submission", "storage", "hooks.base"]),
+        ("prices", ["operators", "costs", "records", "hooks.conversations"]),
+        ("metrics", ["operators", "triggers", "submission", "storage", "poller", "hooks.base"]),
+        ("hooks.base", ["costs", "records", "metrics"]),
         ("hooks.connections", ["hooks.base", "hooks.conversations"]),
         ("hooks.replies", ["hooks.base", "hooks.conversations"]),
         ("hooks.masking", ["hooks.base", "hooks.conversations"]),

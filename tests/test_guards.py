@@ -112,6 +112,35 @@ def test_a_limit_needs_prices_in_one_unit(
     assert sim.requests() == {}
 
 
+def test_a_batchs_limit_may_be_in_money(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """Prices in the provider's unit and in money are added in the limit's currency."""
+    table = {
+        "text_to_video": {"amount": "3", "unit": "units"},
+        "text_to_image": {"amount": "1", "unit": "USD"},
+        "units": {"amount": "0.14", "unit": "USD"},
+    }
+    connect("kling", extra={"prices": table})
+    mixed = [{"prompt": f"a {QUICK}"}, {"prompt": f"b {QUICK}", "operation": "text_to_image"}]
+    assert complete(batch(tmp_path, [], requests=mixed, max_cost="1.42 USD"))["submitted"] == 2
+    with pytest.raises(MediaRequestError, match="max_cost is in EUR"):
+        complete(batch(tmp_path, [], requests=mixed, max_cost="1.42 EUR"))
+
+
+def test_what_the_provider_foretells_takes_the_prices_place(
+    sim: Simulator, connect: Connect, context: Any, tmp_path: Path
+) -> None:
+    """VAP says 0.18 USD when it accepts a picture: with a careful price of 2.00 the next ones go at once."""
+    connect("vap", extra={"prices": {"*": {"amount": "2.00", "unit": "USD"}}})
+    slow = ["[sim:seconds=60]"] * 8
+    operator = batch(tmp_path, slow, media_conn_id="vap_default", max_cost="2.60", operation="text_to_image")
+    with pytest.raises(TaskDeferred):
+        operator.execute(context)
+    assert len(sim.ledger()) == 4
+    assert context["task_state_store"]["media_task.batch"]["committed"] == "0.7200"
+
+
 def test_min_balance_stops_a_batch(
     sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
 ) -> None:

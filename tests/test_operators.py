@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,10 +15,9 @@ import pytest
 import structlog
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
-from airflow.sdk.observability import stats
-from airflow.sdk.observability.metrics import stats_utils
 
 from airflow_media_tasks import answers
+from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
@@ -108,6 +105,62 @@ def test_the_result_is_the_task_as_a_dict(
     assert result["error"] is None
     assert "raw" not in result
     assert json.loads(json.dumps(result)) == result
+
+
+@pytest.mark.parametrize(
+    ("operation", "conn_id"),
+    [
+        ("lip_sync", "kling_default"),
+        ("veo/text_to_video", "acedata_default"),
+        ("upscale_video", "acedata_default"),
+        ("trim_video", "vap_default"),
+        ("text_to_music", "vap_default"),
+    ],
+)
+def test_the_connection_of_the_one_who_makes_it_is_the_default(operation: str, conn_id: str) -> None:
+    """Where one provider alone has an operation, its connection is meant; one that is given counts."""
+    assert MediaTaskOperator(task_id="t", operation=operation).media_conn_id == conn_id
+    assert GenerateMediaBatchOperator(task_id="t", requests=[], operation=operation).media_conn_id == conn_id
+    assert MediaTaskOperator(task_id="t", operation=operation, media_conn_id="mine").media_conn_id == "mine"
+    with DAG("d", default_args={"media_conn_id": "ours"}):
+        assert GenerateVideoOperator(task_id="t", operation=operation).media_conn_id == "ours"
+
+
+@pytest.mark.parametrize(
+    ("operation", "says"),
+    [
+        ("text_to_video", "'text_to_video' is one of vap, acedata, kling"),
+        ("extend_video", "'extend_video' is one of acedata, kling"),
+        ("text_to_smell", "'text_to_smell' is none"),
+        ("{{ params.operation }}", "is none"),
+        (None, "None is none"),
+    ],
+)
+def test_a_connection_that_cannot_be_known_has_to_be_given(operation: str | None, says: str) -> None:
+    """The error comes when the DAG is read, and says who could have been meant."""
+    with pytest.raises(MediaRequestError, match=f"media_conn_id must be the id of a connection.* {says}"):
+        GenerateVideoOperator(task_id="t", operation=operation, prompt="a fox")
+    with pytest.raises(MediaRequestError, match="media_conn_id must be the id of a connection"):
+        GenerateMediaBatchOperator(task_id="t", requests=[], operation=operation)
+
+
+def test_what_was_made_is_named_for_the_next_step(
+    sim: Simulator, connect: Connect, context: Any, complete: Complete
+) -> None:
+    """The provider's id of a video, which extend, upscale and lip-sync ask for, is an XCom of its own."""
+    connect("kling")
+    first = complete(video())
+    assert first["video_id"] == first["files"][0]["id"] == context["pushed"]["video_id"]
+    assert first["file_ids"] == [first["video_id"]] == context["pushed"]["file_ids"]
+    longer = complete(
+        video(operation="extend_video", arguments={"video_id": first["video_id"], "prompt": QUICK})
+    )
+    assert longer["video_id"] not in (None, first["video_id"])
+    images = complete(video(operation="text_to_image", arguments={"prompt": f"a fox {QUICK}", "count": 3}))
+    assert (len(images["file_ids"]), images["video_id"]) == (
+        len([f for f in images["files"] if "id" in f]),
+        None,
+    )
 
 
 def test_the_result_says_what_was_asked_for(sim: Simulator, connect: Connect, complete: Complete) -> None:
@@ -235,7 +288,7 @@ P = {"prompt": "a fox"}
     [
         ({"media_conn_id": "no_such"}, ["media_conn_id 'no_such'", "AIRFLOW_CONN_NO_SUCH"]),
         ({"media_conn_id": ""}, ["media_conn_id", "''"]),
-        ({"media_conn_id": None}, ["media_conn_id", "None"]),
+        ({"media_conn_id": None}, ["media_conn_id", "one of vap, acedata, kling"]),
         ({"media_conn_id": "files"}, ["media_conn_id 'files'", "FSHook", "airflow providers hooks"]),
         ({"media_conn_id": "strange"}, ["media_conn_id 'strange'", "airflow providers hooks"]),
         ({"media_conn_id": "keyless"}, ["'keyless'", "no password", "API key"]),
@@ -518,46 +571,18 @@ def test_a_result_says_its_cost_in_money(
     assert (told and (Decimal(told["amount"]), told["unit"])) == (money and expected[money])
 
 
-@pytest.fixture
-def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
-    """Airflow sends its metrics to a statsd server of ours; gives those of costs that have arrived since."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.setblocking(False)
-        for name, value in {
-            "STATSD_ON": "True",
-            "STATSD_HOST": "127.0.0.1",
-            "STATSD_PORT": str(server.getsockname()[1]),
-            "STATSD_INFLUXDB_ENABLED": "True",
-        }.items():
-            monkeypatch.setenv(f"AIRFLOW__METRICS__{name}", value)
-        logger = stats_utils.get_stats_factory()()
-        stats.initialize(factory=lambda: logger, export_legacy_names=False)
-
-        def arrived() -> list[str]:
-            lines = []
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    lines.append(server.recv(65536).decode())
-            return [line for line in lines if "media_tasks" in line]
-
-        yield arrived
-        logger.statsd.close()
-        stats.initialize(factory=stats_utils.NoStatsLogger, export_legacy_names=True)
-
-
 def test_a_cost_is_counted_once(
-    sim: Simulator, connect: Connect, complete: Complete, metrics: Callable[[], list[str]]
+    sim: Simulator, connect: Connect, complete: Complete, metrics: Callable[[str], list[str]]
 ) -> None:
     """By Airflow's own statsd client: a retry that finds the task finished does not count it again."""
     arguments = {"prompt": f"a fox {QUICK}", "model": "kling-v3"}
     operator = video(media_conn_id=connect("kling"), arguments=arguments)
     first = complete(operator)
     tags = "provider=kling,operation=text_to_video,model=kling-v3,dag_id=dag,unit=units"
-    assert metrics() == [f"airflow.media_tasks.cost,{tags}:{float(first['cost']['amount'])}|c"]
+    assert metrics("cost") == [f",{tags}:{float(first['cost']['amount'])}|c"]
     assert complete(operator)["id"] == first["id"]
     assert len(sim.ledger()) == 1
-    assert metrics() == []
+    assert metrics("cost") == []
 
 
 @pytest.mark.parametrize(
@@ -578,7 +603,7 @@ def test_only_a_known_cost_is_counted(
     sim: Simulator,
     connect: Connect,
     complete: Complete,
-    metrics: Callable[[], list[str]],
+    metrics: Callable[[str], list[str]],
     conn_type: str,
     table: dict[str, Any],
     word: str,
@@ -594,8 +619,8 @@ def test_only_a_known_cost_is_counted(
             complete(operator)
     else:
         complete(operator)
-    expected = [] if counted is None else [f"airflow.media_tasks.cost,provider={conn_type},{counted}|c"]
-    assert metrics() == expected
+    expected = [] if counted is None else [f",provider={conn_type},{counted}|c"]
+    assert metrics("cost") == expected
 
 
 # In Airflow itself.

@@ -13,6 +13,7 @@ from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, Param, task, task
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.operators import GenerateVideoOperator, MediaTaskOperator
 from airflow_media_tasks.parameters import Parameter, SensorArguments, TaskArguments, whole_number
+from airflow_media_tasks.prices import Price
 from airflow_media_tasks.sensors import MediaTaskSensor
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaRequestError
@@ -46,7 +47,8 @@ def test_a_template_is_checked_when_it_is_rendered(kind: type[Any], name: str) -
     operator = made(kind, **{name: "{{ params.x }}"})
     assert getattr(operator, name) == "{{ params.x }}"
     operator.render_template_fields({"params": {"x": 7 if name != "min_success" else "0.5"}})
-    assert getattr(operator, name) == (0.5 if name == "min_success" else 7)
+    rendered = {"min_success": 0.5, "max_cost": Price(Decimal(7), "")}
+    assert getattr(operator, name) == rendered.get(name, 7)
     assert not isinstance(getattr(operator, name), str)
     operator = made(kind, **{name: "{{ params.x }}"})
     with pytest.raises(MediaRequestError, match=f"{name} must be .*'much'"):
@@ -79,9 +81,9 @@ def test_what_renders_to_a_template_is_no_value() -> None:
 def test_a_duration_and_a_decimal_stay_what_they_are() -> None:
     """A timedelta is its seconds; an amount is exact."""
     operator = made(MediaTaskOperator, timeout=timedelta(minutes=2), max_cost="0.10")
-    assert (operator.timeout, operator.max_cost) == (120.0, Decimal("0.10"))
+    assert (operator.timeout, operator.max_cost) == (120.0, Price(Decimal("0.10"), ""))
     operator.render_template_fields({})
-    assert (operator.timeout, operator.max_cost) == (120.0, Decimal("0.10"))
+    assert (operator.timeout, operator.max_cost) == (120.0, Price(Decimal("0.10"), ""))
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("300", 300)])

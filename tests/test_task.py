@@ -98,8 +98,27 @@ def test_round_trip_through_json(task: MediaTask) -> None:
         "progress",
         "created_at",
         "urls",
+        "file_ids",
+        "video_id",
     ):
         assert getattr(back, name) == getattr(task, name)
+
+
+def test_the_ids_are_those_of_what_was_asked_for() -> None:
+    """A thumbnail's, or those of a watermarked twin, are not what another operation is to work on."""
+    files = (
+        MediaFile("thumbnail", "https://x/1.jpg", id="t"),
+        MediaFile("audio", "https://x/1.mp3", id="a"),
+        MediaFile("video", "https://x/0.mp4"),
+        MediaFile("video", "https://x/1.mp4", id="v"),
+        MediaFile("video", "https://x/2.mp4", id="w", watermarked=True),
+    )
+    task = MediaTask("x", TaskStatus.SUCCEEDED, files=files)
+    assert (task.file_ids, task.video_id) == (["a", "v"], "v")
+    assert (MediaTask("x", TaskStatus.QUEUED).file_ids, MediaTask("x", TaskStatus.QUEUED).video_id) == (
+        [],
+        None,
+    )
 
 
 def test_the_dict_is_what_downstream_reads() -> None:

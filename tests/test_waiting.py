@@ -92,6 +92,8 @@ def test_a_good_event_becomes_the_result(context: Any) -> None:
     for waiter in both():
         assert waiter.execute_complete(context, DONE.to_dict()) == {
             **DONE.to_dict(),
+            "file_ids": [],
+            "video_id": None,
             "media_conn_id": "c",
             "made_by": {
                 "dag_id": "dag",
@@ -101,7 +103,7 @@ def test_a_good_event_becomes_the_result(context: Any) -> None:
                 "try_number": 1,
             },
         }
-        assert context["pushed"] == {"id": DONE.id, "url": DONE.url, "urls": DONE.urls}
+        assert context["pushed"] == {"id": DONE.id, "url": DONE.url, "urls": DONE.urls, "file_ids": []}
 
 
 def test_a_failed_event_raises_the_error_that_it_carries(context: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.prices import Price, Prices, price_of
 from airflow_media_tasks.records import Record
 from airflow_media_tasks.task import MediaRequestError, MediaTask
 
@@ -21,17 +22,23 @@ _BALANCE_HOLDS = 10.0
 class Guards:
     """What a batch may still spend. What earlier tries have cost is in the requests' records.
 
-    :param max_cost: in the unit of the price table, or None.
+    :param max_cost: with its unit, which may be empty for that of the price table; or None.
     :param min_balance: in the account's unit, or None.
     """
 
-    def __init__(self, hook: MediaHook, max_cost: Decimal | None, min_balance: Decimal | None) -> None:
-        self.prices = costs.Prices.of(hook)
-        self.budget = None if max_cost is None else costs.Budget(max_cost)
+    def __init__(self, hook: MediaHook, max_cost: Price | None, min_balance: Decimal | None) -> None:
+        self.prices = Prices.of(hook)
+        self.budget = None if max_cost is None else costs.Budget(max_cost.amount)
+        self._limit_unit = "" if max_cost is None else max_cost.unit
         self.unit: str | None = None
         """Of the budget."""
         self._hook, self._min_balance = hook, min_balance
         self._balance_asked = float("-inf")
+
+    @property
+    def committed(self) -> Decimal:
+        """What is spent and reserved of the budget."""
+        return Decimal(0) if self.budget is None else self.budget.committed
 
     def admit(self, operation: str, arguments: Mapping[str, Any]) -> None:
         """Raises MediaRequestError if `max_cost` cannot be kept for a request: no price, or another unit."""
@@ -59,6 +66,15 @@ class Guards:
         estimate = self._estimate(intent.operation, arguments)
         self.budget.reserve(estimate)
         return dataclasses.replace(intent, held=f"{estimate.amount:f}")
+
+    def accepted(self, record: Record, task: MediaTask) -> Record:
+        """*record* of a submission accepted as *task*: what the provider foretells instead of the price."""
+        said = None if task.cost is None else price_of(task.cost.unit, task.cost.estimated)
+        amount = None if said is None or self.unit is None else self.prices.into(said, self.unit)
+        if self.budget is None or record.held is None or amount is None:
+            return record
+        self.budget.settle(_held(record), amount)
+        return dataclasses.replace(record, held=f"{amount:f}")
 
     def release(self, intent: Record) -> None:
         """Gives back what was set aside for a submission that was certainly not accepted."""
@@ -89,8 +105,8 @@ class Guards:
         cost = costs.spent(self.prices, self._hook, estimate, task)
         return dataclasses.replace(record, spent={"amount": f"{cost:f}", "unit": self.unit})
 
-    def _estimate(self, operation: str, arguments: Mapping[str, Any]) -> costs.Price:
-        return costs.needed(self.prices, self._hook, operation, arguments)
+    def _estimate(self, operation: str, arguments: Mapping[str, Any]) -> Price:
+        return costs.needed(self.prices, self._hook, operation, arguments, self._limit_unit)
 
     def _spent(self, record: Record) -> Decimal:
         """What the record's ended submissions have cost."""
@@ -99,7 +115,7 @@ class Guards:
         if record.spent["unit"] != self.unit:
             raise MediaRequestError(
                 f"max_cost: request {record.key} has cost {record.spent['amount']} {record.spent['unit']} so "
-                f"far, and the price table is in {self.unit} now"
+                f"far, and the limit is in {self.unit} now"
             )
         return Decimal(record.spent["amount"])
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from airflow_media_tasks import costs, storage
+from airflow_media_tasks import metrics, storage
 from airflow_media_tasks.batch.batch import THREADS, Batch, Stand
 from airflow_media_tasks.batch.requests import Request
 from airflow_media_tasks.records import Record, asked, now, recordable, threads
@@ -182,7 +182,8 @@ class Settling:
         error: MediaTaskError | None,
     ) -> None:
         if record.finished_at is None:
-            costs.count(result["cost"], task, record, self.batch.context)
+            metrics.ended(record, request.arguments, task, self.batch.context)
+            metrics.spent(result["cost"], record, request.arguments, task, self.batch.context)
         if error is not None:
             self.batch.log.warning("request %d: %s", request.number, error)
         record = self.batch.guards.settle(record, request.arguments, task)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_media_tasks import metrics
 from airflow_media_tasks.answers import Answer
 from airflow_media_tasks.batch.batch import THREADS, Batch, Stand
 from airflow_media_tasks.batch.requests import Request
@@ -127,6 +128,7 @@ class Submitting:
         ready = [job for job in todo if self._reserve(job)]
         if not ready:
             return
+        reserved = self.batch.guards.committed
         began = time.time()
         self.batch.hook.send_before = began + LEASE
         self.batch.write(whole=False)
@@ -135,6 +137,9 @@ class Submitting:
                 self._note(job, outcome)
         finally:
             self.batch.hook.send_before = None
+        if self.batch.guards.committed < reserved:
+            # The provider foretells less than the price table: there is room for more.
+            self.exhausted = None
         each = max(time.time() - began, 0.001) / len(ready)
         self._group = min(max(int(0.8 * LEASE / each), THREADS), PAGE)
 
@@ -169,9 +174,13 @@ class Submitting:
 
     def _note(self, job: _Job, outcome: tuple[Record, MediaTask] | MediaTaskError) -> None:
         """Keeps what became of a job."""
+        if job.intent is not None:
+            error = outcome if isinstance(outcome, MediaTaskError) else None
+            metrics.submitted(job.intent, job.request.arguments, self.batch.context, error)
         if not isinstance(outcome, MediaTaskError):
             record, task = outcome
             record = dataclasses.replace(record, result=None, held=job.held)
+            record = self.batch.guards.accepted(record, task)
             if job.intent is not None:
                 self.batch.state.refused_since, self.batch.state.refusals = None, 0
             if task.status.is_terminal:

@@ -180,13 +180,26 @@ class AceDataHook(MediaHook):
         """As of `MediaHook`, and the frames that Veo's operations take, and the connection's address."""
         name, checked = super().check(operation, arguments)
         _body(self.operations[name], checked)
+        self._check_callback_url()
+        return name, checked
+
+    def check_settings(self) -> None:
+        """As of `MediaHook`, with the service and the callback's address."""
+        super().check_settings()
+        if self._service not in SERVICES:
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: service in extra must be one of {', '.join(SERVICES)}, "
+                f"got {shown(self._service)}"
+            )
+        self._check_callback_url()
+
+    def _check_callback_url(self) -> None:
         address = self.settings.extra.get("callback_url")
         if address and not is_address(address):
             raise MediaRequestError(
                 f"connection {self.media_conn_id!r}: callback_url in extra must be an http or https URL, "
                 f"got {shown(address)}"
             )
-        return name, checked
 
     def _submit(
         self, name: str, operation: Operation, arguments: Mapping[str, Any], client_ref: str | None

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
+from airflow_media_tasks.get_provider_info import get_provider_info
 from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation
 from airflow_media_tasks.hooks.documents import is_id
 from airflow_media_tasks.hooks.finding import FindingHook
 from airflow_media_tasks.hooks.operations import Operation
+from airflow_media_tasks.prices import Prices
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
@@ -53,6 +56,26 @@ def get_media_hook(media_conn_id: str) -> MediaHook:
             "use one of the types that 'airflow providers hooks' lists for airflow-media-tasks"
         )
     return hook
+
+
+def default_conn_id(operation: Any) -> str:
+    """The default connection of the one provider that has *operation*.
+
+    :raises MediaRequestError: if it is none's, or several have it, so that nobody can know who is meant.
+    """
+    found: dict[str, str] = {}
+    for entry in get_provider_info()["connection-types"]:
+        hook: type[MediaHook] = resolve_name(entry["hook-class-name"])
+        # What a connection completes to a full name counts, too.
+        if any(operation in (name, name.rpartition("/")[2]) for name in hook.operations):
+            found[hook.conn_type] = hook.default_conn_name
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise MediaRequestError(
+        "media_conn_id must be the id of a connection; it has a default only where operation is the name of "
+        f"one that a single provider has, and {shown(operation)} is "
+        + (f"one of {', '.join(found)}" if found else "none")
+    )
 
 
 class MediaHook(FindingHook):
@@ -215,8 +238,9 @@ class MediaHook(FindingHook):
         return await self._arun(self._checked_balance())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Airflow's *Test* button: asks for the balance, or the cheapest thing that needs the key."""
+        """Airflow's *Test* button: all that the connection says, then the balance, or what proves the key."""
         try:
+            self.check_settings()
             if self.has_balance:
                 balance = self.get_balance()
                 if balance.is_empty:
@@ -226,6 +250,13 @@ class MediaHook(FindingHook):
         except (MediaTaskError, AirflowException) as error:
             return False, f"{error}{self._to_check(error)}"
         return True, "ok, the key is accepted (this provider's API shows no balance)"
+
+    def check_settings(self) -> None:
+        """Override this where a connection's extra says more than prices.
+
+        :raises MediaRequestError: naming what is wrong in the connection, and what is allowed.
+        """
+        Prices.of(self)
 
     def _to_check(self, error: Exception) -> str:
         """What a person can look at, whose connection ends in *error*."""

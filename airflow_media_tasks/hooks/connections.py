@@ -85,11 +85,12 @@ def _base_url(connection: Any, where: str, default_url: str) -> str:
     path = path or ("" if is_scheme else schema)
     is_loopback = name == "localhost" or getattr(_address(name), "is_loopback", False)
     scheme = scheme.lower() or (schema.lower() if is_scheme else "http" if is_loopback else "https")
-    if (
-        scheme == "http"
-        and not is_loopback
-        and str(connection.extra_dejson.get("allow_http")).lower() != "true"
-    ):
+    allow_http = connection.extra_dejson.get("allow_http")
+    if str(allow_http).lower() not in ("true", "false", "none", ""):
+        raise MediaRequestError(
+            f"{where}: allow_http in extra must be true or false, got {shown(allow_http)}"
+        )
+    if scheme == "http" and not is_loopback and str(allow_http).lower() != "true":
         raise MediaRequestError(
             f"{where}: over http anybody on the way to {shown(name)} can read the key; write https:// or, "
             'where the network is your own, {"allow_http": true} into the extra'

@@ -114,6 +114,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         settings = {
             "AIRFLOW__CORE__AUTH_MANAGER": FAB,
             "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "MEDIA_OUTPUT": f"file://{output}",
             "AIRFLOW__MEDIA_TASKS__GALLERY_ROOTS": f"file://{output}",
             **connections,

@@ -94,6 +94,10 @@ class InputContract(HookCase):
             ({"host": f"{sim.url}/nothing"}, "Look at the base URL"),
             ({"host": "ftp://example.com"}, "host must be a URL"),
             ({"conn_type": "http"}, "has the type 'http'"),
+            ({"extra": {"allow_http": "yes"}}, "allow_http in extra must be true or false, got 'yes'"),
+            ({"extra": {"prices": '{"*": '}}, "prices is no JSON"),
+            ({"extra": {"prices": {"text_to_smell": {"amount": "1", "unit": "USD"}}}}, "'text_to_smell' is"),
+            ({"extra": {"prices": {"*": {"amount": 0.4, "unit": "USD"}}}}, "must be a decimal number"),
         ]
         for fields, expected in bad:
             good, text = self.hook_for(connect, sim, **fields).test_connection()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -128,6 +129,23 @@ class TestAceDataHook(HookContract):
         hook = self.hook_for(connect, sim, extra={"callback_url": address})
         with pytest.raises(MediaRequestError, match="'account': callback_url in extra must be"):
             hook.submit(self.paid, self.samples[self.paid], client_ref="r")
+        assert sim.requests() == {}
+
+    @pytest.mark.parametrize(
+        ("extra", "says"),
+        [
+            ({"service": 5}, "service in extra must be one of veo, luma, .*, got '5'"),
+            ({"service": "lumma"}, "service in extra must be one of veo, luma, .*, got 'lumma'"),
+            ({"callback_url": "me.example/cb"}, "callback_url in extra must be an http or https URL"),
+        ],
+    )
+    def test_test_button_reads_what_the_extra_says(
+        self, connect: Any, sim: Simulator, extra: Any, says: str
+    ) -> None:
+        """A misspelt service and an address that is none are told by Test, before a task meets them."""
+        good, text = self.hook_for(connect, sim, extra=extra).test_connection()
+        assert not good
+        assert re.match(f"connection 'account': {says}", text), text
         assert sim.requests() == {}
 
     def test_never_the_blocking_form(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:

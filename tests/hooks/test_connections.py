@@ -116,6 +116,15 @@ def test_plain_http_is_for_loopback(host: str) -> None:
     assert settings(host="http://127.0.0.53:80").base_url == "http://127.0.0.53:80"
 
 
+@pytest.mark.parametrize("value", ['"yes"', "1", '"ture"', "[]"])
+def test_allow_http_is_true_or_false(value: str) -> None:
+    """Anything else is not taken for the one or the other, whatever the host is."""
+    with pytest.raises(
+        MediaRequestError, match="connection 'c': allow_http in extra must be true or false, got"
+    ):
+        settings(extra=f'{{"allow_http": {value}}}')
+
+
 def test_key_is_stripped_at_its_ends() -> None:
     """The space or line break that was pasted along belongs to no key."""
     found = settings(login="\taccess ", password=" a key\r\n")

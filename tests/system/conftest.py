@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,18 +52,50 @@ def secrets() -> dict[str, dict[str, str]]:
     }
 
 
+class Metrics:
+    """A statsd server that keeps what is ours."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self.port = server.getsockname()[1]
+        self.lines: list[str] = []
+        self._server = server
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.lines += self._server.recv(65536).decode().splitlines()
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Iterator[Metrics]:
+    """Where Airflow sends the metrics of this package, with their tags."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        yield Metrics(server)
+
+
 @pytest.fixture(scope="session")
 def airflow(
     simulator: Simulator,
     output: Path,
     secrets: dict[str, dict[str, str]],
+    metrics: Metrics,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
     """A real Airflow with the example DAGs, those of these tests, and connections to the simulator."""
     dags = tmp_path_factory.mktemp("dags")
     for folder in (EXAMPLE_DAGS, OWN_DAGS):
         (dags / folder.name).symlink_to(folder)
-    settings = {"MEDIA_OUTPUT": f"file://{output}", "KLING_POOL": "kling"}
+    settings = {
+        "MEDIA_OUTPUT": f"file://{output}",
+        "KLING_POOL": "kling",
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(metrics.port),
+        "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
+        "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "media_tasks",
+    }
     for name, fields in secrets.items():
         settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.partition("_")[0], **fields)
     with Deployment(dags, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:

@@ -146,6 +146,25 @@ def test_batch(airflow: Deployment, simulator: Simulator, output: Path) -> None:
         assert is_sound(file, output / Path(file["path"].removeprefix(f"file://{output}/")))
 
 
+def test_chain(airflow: Deployment, simulator: Simulator, output: Path) -> None:
+    """Each step works on the video of the one before, by the id that its provider gave it; the ends land."""
+    simulator.reset()
+    run = Run(airflow, "example_chain")
+    for _ in airflow.ticks(240.0, 2.0):
+        simulator.advance(1000)
+        if run.states("speaking") == run.states("large") == ["success"]:
+            break
+    assert run.end() == "success"
+    requests = {(entry["provider"], entry["operation"]): entry["request"] for entry in simulator.ledger()}
+    assert len(requests) == len(simulator.ledger()) == 5
+    assert requests["kling", "extend_video"]["video_id"] == run.result("video")["video_id"]
+    assert requests["kling", "lip_sync"]["input"]["video_id"] == run.result("longer")["video_id"]
+    assert requests["acedata", "veo/upscale_video"]["video_id"] == run.result("small")["video_id"]
+    for task in ("speaking", "large"):
+        file = next(file for file in run.result(task)["files"] if "path" in file)
+        assert is_sound(file, output / "chain" / f"{task}.mp4")
+
+
 @pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
 @pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
 def test_loop(
