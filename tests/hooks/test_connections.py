@@ -116,7 +116,7 @@ def test_plain_http_is_for_loopback(host: str) -> None:
     assert settings(host="http://127.0.0.53:80").base_url == "http://127.0.0.53:80"
 
 
-@pytest.mark.parametrize("value", ['"yes"', "1", '"ture"', "[]"])
+@pytest.mark.parametrize("value", ['"yes"', "1", '"on"', "[]"])
 def test_allow_http_is_true_or_false(value: str) -> None:
     """Anything else is not taken for the one or the other, whatever the host is."""
     with pytest.raises(
