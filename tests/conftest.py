@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -107,6 +108,32 @@ def metadata_database() -> None:
         # So does the migration of Flask AppBuilder's tables, which are there where its provider is installed.
         initdb()
     Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).mkdir(exist_ok=True)
+
+
+@pytest.fixture
+def airflow_api(metadata_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Airflow's own API server over the tests' database, where everybody may do everything."""
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+    monkeypatch.setenv(
+        "AIRFLOW__API_AUTH__JWT_SECRET", "a secret of the tests that is long enough for Airflow"
+    )
+    with warnings.catch_warnings():
+        # Airflow's application and its server are not ours to keep free of warnings.
+        warnings.simplefilter("ignore")
+        import uvicorn  # noqa: PLC0415  # with its warnings
+        from airflow.api_fastapi.app import create_app  # noqa: PLC0415  # as above
+
+        server = uvicorn.Server(uvicorn.Config(create_app("core"), port=0, log_level="error", lifespan="on"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        ends = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+        (listening,) = (sock for one in server.servers for sock in one.sockets)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import threading
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -522,32 +520,6 @@ def test_an_entry_that_is_no_record_is_left_alone(api: Api) -> None:
 
 
 # The real thing.
-
-
-@pytest.fixture
-def airflow_api(metadata_database: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Airflow's own API server over the tests' database, where everybody may do everything."""
-    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
-    monkeypatch.setenv(
-        "AIRFLOW__API_AUTH__JWT_SECRET", "a secret of the tests that is long enough for Airflow"
-    )
-    with warnings.catch_warnings():
-        # Airflow's application and its server are not ours to keep free of warnings.
-        warnings.simplefilter("ignore")
-        import uvicorn  # noqa: PLC0415  # with its warnings
-        from airflow.api_fastapi.app import create_app  # noqa: PLC0415  # as above
-
-        server = uvicorn.Server(uvicorn.Config(create_app("core"), port=0, log_level="error", lifespan="on"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        ends = time.monotonic() + 60
-        while not server.started:
-            assert time.monotonic() < ends
-            time.sleep(0.02)
-        (listening,) = (sock for one in server.servers for sock in one.sockets)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
 
 
 def test_it_speaks_with_airflow_itself(
