@@ -27,7 +27,7 @@ def client(airflow_api: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def answer_of_test(client: httpx.Client, conn_type: str, **fields: Any) -> Any:
     """What Test answers for a connection that was saved with these fields.
 
-    The page sends what it shows: empty texts for what is not there, the password masked, a port of 0 for none.
+    The page sends what it shows: empty texts for what is not there, a masked password, a port of 0 for none.
     """
     saved = {"connection_id": f"{conn_type}_by_form", "conn_type": conn_type, "password": "a-key", **fields}
     client.post("/api/v2/connections", json=saved).raise_for_status()
