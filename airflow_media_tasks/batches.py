@@ -35,7 +35,8 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
     on where it was. The result (XCom) is a small manifest: `results` (path of the JSON lines, one for each
     request in order), `results_sha256` and `results_size` (bytes) of that file, `total`, `submitted`,
     `succeeded`, `failed`, `errors` (how many of each class), `cost` (as charged, a sum for each unit),
-    `money` (the same in money, as far as the price table gives it), `urls` and `paths` (the first ten),
+    `estimated` (by the price table, of what was made without the provider saying its price), `money` (both in
+    money, as far as the price table gives it), `urls` and `paths` (the first ten),
     `operation`, `provider`, `media_conn_id`, `made_by`. A line of the results has `number`, `key` (the same
     wherever the request stands in the table), `operation`, `arguments`, `status`, `media_task_id`, `url`,
     `urls`, `files`, `cost`, `error`, `submitted_at`, `finished_at`.

@@ -117,11 +117,23 @@ def check_balance(hook: MediaHook, least: Decimal) -> MediaBalance:
     return balance
 
 
-class Sums:
-    """What was charged, a sum for each unit."""
+def estimate_of(cost: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The estimate in a *cost* as `Prices.told` tells it, as an amount, where the provider did not say it."""
+    if cost is None or cost.get("amount"):
+        return None
+    return {"unit": cost.get("unit"), "amount": cost.get("estimated")}
 
-    def __init__(self) -> None:
+
+class Sums:
+    """Amounts, a sum for each unit.
+
+    :param told: what `told` gave before; the sums go on from there.
+    """
+
+    def __init__(self, told: Iterable[Mapping[str, Any]] = ()) -> None:
         self._totals: defaultdict[str, Decimal] = defaultdict(Decimal)
+        for one in told:
+            self.add(one)
 
     def add(self, cost: Mapping[str, Any] | None) -> None:
         """One more `{"amount", "unit"}`; what makes no sense as an amount counts nothing."""

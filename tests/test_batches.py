@@ -371,6 +371,32 @@ def test_a_clear_keeps_what_was_made(
     assert len(sim.ledger()) == 5 + paid
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_a_batch_has_cost_is_known_while_it_runs(
+    connect: Connect, context: Any, complete: Complete, tmp_path: Path, keep: bool
+) -> None:
+    """The entry with the counts has the sums of the results, also after a clear, which pays nothing again."""
+    price = {"amount": "0.40", "unit": "USD"}
+    connect("acedata", extra={"prices": {"*": price}})
+    connect("kling")
+    for conn_type, operation in (("acedata", "veo/text_to_video"), ("kling", "text_to_video")):
+        context["task_state_store"].clear()
+        requests = foxes(4, _3="[sim:fail=moderation]")
+        operator = batch(
+            tmp_path / conn_type, requests, operation=operation, media_conn_id=f"{conn_type}_default"
+        )
+        manifest = complete(operator)
+        assert manifest["estimated"] == ([{**price, "amount": "1.20"}] if conn_type == "acedata" else [])
+        assert [one["unit"] for one in manifest["cost"]] == ([] if conn_type == "acedata" else ["units"])
+        for _ in range(2):
+            state = context["task_state_store"]["media_task.batch"]
+            assert {name: state[name] for name in ("cost", "estimated")} == {
+                name: manifest[name] for name in ("cost", "estimated")
+            }
+            clear(context, keep=keep)
+            assert complete(operator)["cost"] == manifest["cost"]
+
+
 def test_a_request_that_was_changed_is_a_new_one(
     sim: Simulator, connect: Connect, context: Any, complete: Complete, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_media_tasks import costs
 from airflow_media_tasks.records import KEY, PAGE, Entries, Record, key_of
 from airflow_media_tasks.task import MediaTaskError, TaskStatus, shown
 
@@ -58,6 +59,8 @@ class State:
     :param succeeded: requests whose result is there, and landed where that is wanted.
     :param failed: requests that have ended otherwise, so far.
     :param landed: files that have landed.
+    :param cost: what has been charged for what has ended, a sum for each unit, as `costs.Sums` tells it.
+    :param estimated: the same by the price table, of what was made without the provider saying its price.
     :param committed: with `max_cost`, what all records have cost and may yet cost, decimal text.
     :param unit: of *committed*.
     :param refused_since: unix seconds since when the provider has had no room, or None.
@@ -81,6 +84,8 @@ class State:
     succeeded: int = 0
     failed: int = 0
     landed: int = 0
+    cost: list[dict[str, Any]] = field(default_factory=list)
+    estimated: list[dict[str, Any]] = field(default_factory=list)
     committed: str | None = None
     unit: str | None = None
     refused_since: float | None = None
@@ -96,6 +101,8 @@ class State:
             numbers = [*(getattr(state, name) for name in _WHOLE), *state.again, *state.open]
             if not all(type(number) is int and number >= 0 for number in numbers) or state.kept < state.total:
                 raise ValueError("a number is none, or out of its range")
+            if not all(isinstance(one, dict) for one in [*state.cost, *state.estimated]):
+                raise ValueError("a cost is none")
             for moment in (state.began, state.refused_since or 0.0):
                 datetime.fromtimestamp(moment, timezone.utc)
         except (TypeError, ValueError, OverflowError, OSError) as error:
@@ -104,6 +111,18 @@ class State:
                 f"{error}; it holds {shown(value, 300)}"
             ) from error
         return state
+
+    def charge(self, cost: Mapping[str, Any] | None, *, made: bool) -> None:
+        """Adds what a request has cost, as `costs.Prices.told`; an estimate only of what was *made*."""
+        self.cost = _added(self.cost, cost)
+        if made:
+            self.estimated = _added(self.estimated, costs.estimate_of(cost))
+
+
+def _added(sums: list[dict[str, Any]], amount: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    found = costs.Sums(sums)
+    found.add(amount)
+    return [*found.told()]
 
 
 def page_of(state: Any, number: int) -> str | None:
@@ -176,6 +195,8 @@ class Pages:
             )
             moved = any(number < len(keys) and record.key != keys[number] for number, record in before)
             state.tables = before.state.tables + moved
+            if before._read == entries.read:  # noqa: SLF001  # one of ours
+                state.cost, state.estimated = before.state.cost, before.state.estimated
             if before._read == entries.read and before.all_keys() == list(keys):  # noqa: SLF001  # one of ours
                 state.kept, before.state = before.state.kept, state
                 return before

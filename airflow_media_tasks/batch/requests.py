@@ -21,6 +21,7 @@ from airflow_media_tasks.task import (
     MediaProviderError,
     MediaRequestError,
     MediaTaskError,
+    TaskStatus,
     error_class,
     shown,
 )
@@ -259,7 +260,7 @@ class Summary:
         self._operations: set[str] = set()
         self._urls: list[str] = []
         self._paths: list[str] = []
-        self._cost, self._money = costs.Sums(), costs.Sums()
+        self._cost, self._estimated, self._money = costs.Sums(), costs.Sums(), costs.Sums()
 
     def add(self, line: Mapping[str, Any]) -> str:
         """One more line; its text in the file of results."""
@@ -271,6 +272,8 @@ class Summary:
         self._submitted += line["media_task_id"] is not None
         self._operations.add(line["operation"])
         self._cost.add(line["cost"])
+        if line["status"] == TaskStatus.SUCCEEDED.value:
+            self._estimated.add(costs.estimate_of(line["cost"]))
         self._money.add((line["cost"] or {}).get("money"))
         if line["error"] is not None:
             self._errors[line["error"]["type"]] += 1
@@ -293,6 +296,7 @@ class Summary:
             "failed": self._total - self._succeeded,
             "errors": dict(self._errors),
             "cost": self._cost.told(),
+            "estimated": self._estimated.told(),
             "money": self._money.told(),
             "operation": self._operations.pop() if len(self._operations) == 1 else None,
             "urls": self._urls,

@@ -184,10 +184,13 @@ class Settling:
         if record.finished_at is None:
             metrics.ended(record, request.arguments, task, self.batch.context)
             metrics.spent(result["cost"], record, request.arguments, task, self.batch.context)
+        made_it = task.status is TaskStatus.SUCCEEDED and task.error is None
+        if record.finished_at is None or record.made is None:
+            # What has ended before, and did not land then, has been counted with its result.
+            self.batch.state.charge(result["cost"], made=task.status is TaskStatus.SUCCEEDED)
         if error is not None:
             self.batch.log.warning("request %d: %s", request.number, error)
         record = self.batch.guards.settle(record, request.arguments, task)
-        made_it = task.status is TaskStatus.SUCCEEDED and task.error is None
         record = dataclasses.replace(
             record,
             # What was made and has not landed is what a clear, too, goes on with.

@@ -60,7 +60,7 @@ def card_of(instance: Mapping[str, Any], left: Left) -> Json | None:
 def _succeeded(instance: Mapping[str, Any], left: Left) -> Json | None:
     result = left.get("result")
     if isinstance(result, dict) and {"results", "total"} <= result.keys():
-        return _of_batch(schema.read(schema.Manifest, result))
+        return _of_batch(instance, schema.read(schema.Manifest, result))
     if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
         return _of_result(instance, schema.read(schema.Result, result))
     return None
@@ -160,12 +160,13 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
     said, manifest = left.get("error"), left.get("manifest")
     error = schema.read(schema.Error, said) if isinstance(said, dict) else None
     if isinstance(manifest, dict):
-        return {**_of_batch(schema.read(schema.Manifest, manifest)), "error": _error(error)}
+        return {**_of_batch(instance, schema.read(schema.Manifest, manifest)), "error": _error(error)}
     failed = instance["state"] in ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
     shown = error if failed else None
     progress = left.get("progress")
     if isinstance(progress, dict):
-        return {**_of_progress(schema.read(schema.Progress, progress), failed), "error": _error(shown)}
+        read = schema.read(schema.Progress, progress)
+        return {**_of_progress(instance, read, failed), "error": _error(shown)}
     fields = instance.get("rendered_fields")
     rendered = fields if isinstance(fields, dict) else {}
     noted = left.get("record")
@@ -202,7 +203,7 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
     }
 
 
-def _of_batch(manifest: schema.Manifest) -> Json:
+def _of_batch(instance: Mapping[str, Any], manifest: schema.Manifest) -> Json:
     told = ("total", "submitted", "succeeded", "failed", "errors", "results")
     return {
         **_nothing(),
@@ -211,15 +212,16 @@ def _of_batch(manifest: schema.Manifest) -> Json:
         "provider": manifest.provider,
         "operation": manifest.operation,
         "media_conn_id": manifest.media_conn_id,
+        "finished_at": instance["end_date"],
         "batch": {
             **{name: getattr(manifest, name) for name in told},
-            "cost": [cost.model_dump() for cost in manifest.cost],
+            **_spent(manifest),
             "why": _why_not(manifest.results, manifest.results_sha256, manifest.results_size, None),
         },
     }
 
 
-def _of_progress(progress: schema.Progress, failed: bool) -> Json:
+def _of_progress(instance: Mapping[str, Any], progress: schema.Progress, failed: bool) -> Json:
     ended = progress.succeeded + progress.failed
     return {
         **_nothing(),
@@ -227,6 +229,7 @@ def _of_progress(progress: schema.Progress, failed: bool) -> Json:
         "kind": "batch",
         "provider": progress.provider,
         "media_conn_id": progress.media_conn_id,
+        "finished_at": instance["end_date"] if failed else None,
         "batch": {
             "total": progress.total,
             "submitted": progress.waiting + ended,
@@ -234,10 +237,15 @@ def _of_progress(progress: schema.Progress, failed: bool) -> Json:
             "failed": progress.failed,
             "errors": {},
             "results": None,
-            "cost": [],
+            **_spent(progress),
             "why": None,
         },
     }
+
+
+def _spent(batch: schema.Manifest | schema.Progress) -> Json:
+    """What it has cost: as charged, and by the price table where nobody has said it."""
+    return {name: [cost.model_dump() for cost in getattr(batch, name)] for name in ("cost", "estimated")}
 
 
 def request_of(item: Mapping[str, Any], number: int, line: Any) -> Json:

@@ -102,6 +102,9 @@ class Cost(_Written):
     estimated: Amount | None = None
 
 
+Sums = Annotated[list[Cost], Field(max_length=20)]
+
+
 class Candidate(_Written):
     """A task of the account that an unknown submission could have become."""
 
@@ -150,7 +153,8 @@ class Manifest(_Written):
     failed: Count = 0
     submitted: Count | None = None
     errors: dict[str, Count] = {}
-    cost: Annotated[list[Cost], Field(max_length=20)] = []
+    cost: Sums = []
+    estimated: Sums = []
     provider: str | None = None
     operation: str | None = None
     media_conn_id: str | None = None
@@ -165,6 +169,8 @@ class Progress(_Written):
     waiting: Count
     succeeded: Count
     failed: Count
+    cost: Sums = []
+    estimated: Sums = []
     provider: str | None = None
     media_conn_id: str | None = None
 

@@ -30,6 +30,8 @@ QUIET = (
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 READER, EDITOR = "reader", "editor"
 PASSWORD = "a-password-for-tests"
+PRICES = {"acedata": {"veo/text_to_video": {"amount": "0.40", "unit": "USD"}}}
+"""Where a provider does not say what it takes, by connection."""
 READS = ("DAG:shown", "DAG Runs", "Task Instances", "XComs", "Website", "Plugins", "View Menus")
 USERS = f"""
 import sys
@@ -62,6 +64,7 @@ class Stage:
     simulator: Simulator
     run_id: str
     hidden_run_id: str
+    mixed_run_id: str
     output: Path
 
     @property
@@ -81,7 +84,8 @@ class Stage:
 
     def place(self, task_id: str, map_index: int = -1, dag_id: str = "shown") -> dict[str, Any]:
         """What names a task instance of the run, in a query."""
-        run_id = self.run_id if dag_id == "shown" else self.hidden_run_id
+        runs = {"shown": self.run_id, "hidden": self.hidden_run_id, "mixed": self.mixed_run_id}
+        run_id = runs[dag_id]
         return {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
 
     def state(self, task_id: str) -> str:
@@ -107,9 +111,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Simulator(seconds=1.0) as simulator:
         connections = {
             f"AIRFLOW_CONN_{name.upper()}_DEFAULT": json.dumps(
-                {"conn_type": name, "host": f"{simulator.url}/{name}", "password": "a-key"}
+                {
+                    "conn_type": name,
+                    "host": f"{simulator.url}/{name}",
+                    "password": "a-key",
+                    "extra": {"prices": PRICES.get(name, {})},
+                }
             )
-            for name in ("vap", "kling")
+            for name in ("vap", "kling", "acedata")
         }
         settings = {
             "AIRFLOW__CORE__AUTH_MANAGER": FAB,
@@ -129,8 +138,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         with airflow:
             hidden = airflow.run("hidden")
             run = airflow.run("shown")
-            there = Stage(airflow, simulator, run, hidden, output)
+            mixed = airflow.run("mixed")
+            there = Stage(airflow, simulator, run, hidden, mixed, output)
             airflow.wait("hidden", hidden, seconds=180)
+            airflow.wait("mixed", mixed, seconds=180)
             for task_id in ("hostile", "land", "sound", "batch"):
                 there.wait_for(task_id, {"success"}, 180)
             for task_id in ("refused", "unknown", "lost"):

@@ -2,7 +2,7 @@
 
 import { AIRFLOW, BASE, el, query, symbol } from "./elements.js";
 import { kindOf, playOnHover, player } from "./media.js";
-import { age, duration, price } from "./words.js";
+import { age, duration, price, sums } from "./words.js";
 
 export const keyOf = (item) => ({ dag_id: item.dag_id, run_id: item.run_id, task_id: item.task_id, map_index: item.map_index, region_id: item.region_id, region_index: item.region_index, number: item.number });
 export const nameOf = (item) => JSON.stringify(Object.values(keyOf(item)));
@@ -93,8 +93,10 @@ export function stage(item) {
   return box;
 }
 
+export const costsOf = ({ batch, cost }) => (batch ? sums(batch.cost, batch.estimated) : [price(cost)]).filter(Boolean);
+
 export function card(item, open) {
-  const facts = [item.provider, item.model, item.seconds === null ? null : duration(item.seconds), price(item.cost)];
+  const facts = [item.provider, item.model, item.seconds === null ? null : duration(item.seconds), ...costsOf(item)];
   const unchecked = item.files.map((file) => file.checked).find(Boolean);
   const where = [item.dag_id, item.name || taskOf(item)].join(" / ") + iterationOf(item);
   const when = age(item.finished_at || item.submitted_at || item.started_at);

@@ -1,9 +1,9 @@
 // Everything about one item, and what can be done about it.
 
 import { AIRFLOW, BASE, ask, button, copyButton, el, query, rootsNote, say, symbol, trouble } from "./elements.js";
-import { card, chip, isUnderWay, itemHref, iterationOf, keyOf, stage, taskOf, titleOf, unreadableNote } from "./cards.js";
+import { card, chip, costsOf, isUnderWay, itemHref, iterationOf, keyOf, stage, taskOf, titleOf, unreadableNote } from "./cards.js";
 import { fileHref, player } from "./media.js";
-import { duration, moment, price, size } from "./words.js";
+import { duration, moment, size } from "./words.js";
 
 const REFRESH = 5000;
 
@@ -232,7 +232,7 @@ export class Detail {
       item.status === "unknown" ? question(item, () => this.load()) : item.error ? errorBox(item.error) : null,
       batch ? section("Batch", stage(item).firstChild, facts([["results", mono(batch.results)], ...Object.entries(batch.errors || {})])) : null,
       item.unreadable ? null : section("How it was made", facts([
-        ["provider", item.provider], ["model", item.model], ["operation", item.operation], ["cost", price(item.cost)],
+        ["provider", item.provider], ["model", item.model], ["operation", item.operation], ["cost", costsOf(item).join(" and ")],
         ["took", duration(item.seconds)], ["submitted", moment(item.submitted_at)], ["finished", moment(item.finished_at)],
         ["media_task_id", mono(item.media_task_id)], ["connection", item.media_conn_id]])),
       Object.keys(others).length ? section("Arguments", values(others)) : null,

@@ -2,7 +2,7 @@
 
 import { BASE, ask, button, copyButton, el, query, rootsNote, say, symbol, trouble } from "./elements.js";
 import { card, isUnderWay, keyOf, nameOf } from "./cards.js";
-import { duration, moment, spentText } from "./words.js";
+import { duration, moment, sums } from "./words.js";
 
 const FILTERS = ["dag_id", "run_id", "task_id", "map_index", "provider", "kind", "status", "q", "since", "until"];
 const DAY = 86400e3;
@@ -71,14 +71,15 @@ function filterChips(filters, go) {
 function showTotals(totals, box) {
   const more = totals.complete ? "" : "+";
   const fact = (label, value, ...lines) => el("div", { class: totals.by_provider.some((one) => one.provider === label) ? "of-provider" : null }, el("dt", { text: label }), el("dd", {}, el("span", { text: value }), lines.map((line) => el("small", { text: line }))));
-  const spent = (list) => list.map((one) => spentText([one]) + more);
+  const spent = sums(totals.spent, totals.estimated, more);
+  const today = sums(totals.spent_today, totals.estimated_today, totals.complete_today ? "" : "+");
   const parts = [
     fact("Made", `${totals.made}${more}`, totals.running ? `${totals.running} under way` : "none under way"),
     totals.success_rate === null ? null : fact("Succeeded", `${Math.floor(totals.success_rate * 1000) / 10}%`, `${totals.failed}${more} failed`),
     totals.median_seconds === null ? null : fact("Median time", duration(totals.median_seconds)),
-    totals.spent.length ? fact("Spent", ...spent(totals.spent)) : null,
-    totals.spent_today.length ? fact("Spent today", ...totals.spent_today.map((one) => spentText([one]) + (totals.complete_today ? "" : "+"))) : null,
-    ...totals.by_provider.filter((one) => one.made && totals.by_provider.length > 1).map((one) => fact(one.provider, `${one.made}${more}`, ...spent(one.spent))),
+    spent.length ? fact("Spent", ...spent) : null,
+    today.length ? fact("Spent today", ...today) : null,
+    ...totals.by_provider.filter((one) => one.made && totals.by_provider.length > 1).map((one) => fact(one.provider, `${one.made}${more}`, ...sums(one.spent, one.estimated, more))),
   ];
   box.replaceChildren(...parts.filter(Boolean));
   box.title = totals.complete ? "" : "There is more than could be counted in a moment.";

@@ -56,4 +56,5 @@ export function price(cost) {
   return cost.estimated ? `about ${money({ amount: cost.estimated, unit: cost.unit })}` : null;
 }
 
-export const spentText = (spent) => spent.map(money).join(" + ");
+// What was charged, then what by the price table the rest has cost, each a text; *more* goes behind each.
+export const sums = (charged, estimated, more = "") => [...charged.map(money), ...estimated.map((one) => `about ${money(one)}`)].map((text) => text + more);
