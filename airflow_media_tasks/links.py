@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
@@ -15,10 +15,12 @@ from airflow_media_tasks.task import MediaTaskError
 
 PREFIX = "/media-tasks"
 """Where Airflow mounts the gallery."""
+PAGE, RUN_TAB, TASK_TAB = "media", "media-run", "media-task"
+"""What Airflow's own addresses call the gallery in its navigation, and as a tab of a run and of a task."""
 
 
 class MediaResultLink(BaseOperatorLink):
-    """Opens the gallery at this task instance."""
+    """Opens the tab *Media* of this task instance."""
 
     @property
     def name(self) -> str:
@@ -30,18 +32,25 @@ class MediaResultLink(BaseOperatorLink):
 
         Airflow asks again after every phase, in a process that knows nothing of the phase before.
         """
-        place: dict[str, Any] = {
-            "dag_id": ti_key.dag_id,
-            "run_id": ti_key.run_id,
-            "task_id": ti_key.task_id,
-            "map_index": ti_key.map_index,
-        }
+        base = conf.get("api", "base_url", fallback="").rstrip("/")
         # From a worker it is the task instance itself; in Airflow 3.4 that one knows where in a loop it is.
         region_id = getattr(ti_key, "region_id", None)
         if region_id is not None and region_id.int:
-            place |= {"region_id": region_id, "region_index": getattr(ti_key, "region_index", None)}
-        base = conf.get("api", "base_url", fallback="").rstrip("/")
-        return f"{base}{PREFIX}/item?{urlencode(place)}"
+            place: dict[str, Any] = {
+                "dag_id": ti_key.dag_id,
+                "run_id": ti_key.run_id,
+                "task_id": ti_key.task_id,
+                "map_index": ti_key.map_index,
+                "region_id": region_id,
+                "region_index": getattr(ti_key, "region_index", None),
+            }
+            # A tab is not told of regions; the page in the navigation takes any address of ours.
+            return f"{base}/plugin/{PAGE}{urlsplit(base).path}{PREFIX}/item?{urlencode(place)}"
+        dag_id, run_id, task_id = (
+            quote(name, safe="") for name in (ti_key.dag_id, ti_key.run_id, ti_key.task_id)
+        )
+        mapped = "" if ti_key.map_index in (None, -1) else f"/mapped/{ti_key.map_index}"
+        return f"{base}/dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}/plugin/{TASK_TAB}"
 
 
 class ProviderConsoleLink(BaseOperatorLink):

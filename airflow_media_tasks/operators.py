@@ -543,6 +543,7 @@ class DownloadMediaOperator(LandsMedia):
     """
 
     template_fields: Sequence[str] = ("media", "destination", "destination_conn_id", "media_conn_id")
+    operator_extra_links = (MediaResultLink(),)
     ui_color = "#d7f0e3"
 
     def __init__(

@@ -9,7 +9,7 @@ from airflow.plugins_manager import AirflowPlugin
 from airflow.sdk.configuration import conf
 from starlette.types import Receive, Scope, Send
 
-from airflow_media_tasks.links import PREFIX
+from airflow_media_tasks.links import PAGE, PREFIX, RUN_TAB, TASK_TAB
 
 
 _BASE = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX
@@ -33,7 +33,7 @@ class MediaTasksPlugin(AirflowPlugin):
             "name": "Media",
             "href": f"{_BASE}/",
             "destination": "nav",
-            "url_route": "media",
+            "url_route": PAGE,
             "icon": f"{_BASE}/static/icon.svg",
             "icon_dark_mode": f"{_BASE}/static/icon-dark.svg",
             "nav_top_level": True,
@@ -42,12 +42,12 @@ class MediaTasksPlugin(AirflowPlugin):
             "name": "Media",
             "href": f"{_BASE}/?dag_id={{DAG_ID}}&run_id={{RUN_ID}}",
             "destination": "dag_run",
-            "url_route": "media-run",
+            "url_route": RUN_TAB,
         },
         {
             "name": "Media",
             "href": f"{_BASE}/item?{_INSTANCE}",
             "destination": "task_instance",
-            "url_route": "media-task",
+            "url_route": TASK_TAB,
         },
     ]

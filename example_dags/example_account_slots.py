@@ -33,7 +33,7 @@ STICKERS = [f"Sticker {number}: a star with a face [sim:seconds=5]" for number i
     tags=["media"],
     doc_md=__doc__,
     default_args={
-        "retries": 2,
+        "retries": 4,
         "retry_delay": timedelta(seconds=10),
         "media_conn_id": "kling_default",
         "poll_interval": 4,

@@ -35,7 +35,7 @@ BIRDS = [
     schedule=None,
     tags=["media"],
     doc_md=__doc__,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 4, "retry_delay": timedelta(seconds=10)},
 )
 def example_batch() -> None:
     birds = GenerateMediaBatchOperator(

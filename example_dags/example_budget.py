@@ -28,7 +28,7 @@ from airflow_media_tasks.operators import GenerateImageOperator, GenerateVideoOp
     doc_md=__doc__,
     default_args={
         "media_conn_id": "vap_default",
-        "retries": 2,
+        "retries": 4,
         "retry_delay": timedelta(minutes=1),
         # In the account's own unit: the rest is kept for somebody else.
         "min_balance": "5",

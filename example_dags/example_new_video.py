@@ -19,7 +19,7 @@ from airflow_media_tasks.operators import GenerateVideoOperator
 
 
 OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
-RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=10)}
 
 
 # [START howto_new_video]

@@ -28,7 +28,7 @@ PROMPTS = ["A lantern sways on a boat at night", "A lantern sways in a snowstorm
     tags=["media"],
     doc_md=__doc__,
     # Without a retry, what was paid waits for a person; with one, it is adopted.
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},
+    default_args={"retries": 4, "retry_delay": timedelta(minutes=1)},
 )
 def example_paid_once() -> None:
     videos = GenerateVideoOperator.partial(

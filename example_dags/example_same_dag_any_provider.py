@@ -18,7 +18,7 @@ from airflow_media_tasks.operators import DownloadMediaOperator, GenerateVideoOp
 
 
 # A retry costs nothing: it goes on with the task that the try before has submitted.
-RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=10)}
 OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
 
 

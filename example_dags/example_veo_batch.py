@@ -19,7 +19,7 @@ from airflow_media_tasks.operators import GenerateVideoOperator
 
 
 # A retry costs nothing: it goes on with the task that the try before has submitted.
-RETRIES = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=10)}
 PROMPTS = [
     "A lighthouse at dusk, waves below, slow aerial shot",
     "A hummingbird drinks from a red flower, macro, slow motion",

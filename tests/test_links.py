@@ -9,7 +9,8 @@ import pytest
 from airflow.sdk.types import TaskInstanceKey
 
 from airflow_media_tasks.links import PREFIX, MediaResultLink, ProviderConsoleLink
-from airflow_media_tasks.operators import MediaTaskOperator
+from airflow_media_tasks.operators import DownloadMediaOperator, MediaTaskOperator
+from airflow_media_tasks.plugin import MediaTasksPlugin
 
 
 KEY = TaskInstanceKey(dag_id="a b", task_id="group.video", run_id="manual__1+00:00", map_index=7)
@@ -24,12 +25,21 @@ KEY = TaskInstanceKey(dag_id="a b", task_id="group.video", run_id="manual__1+00:
     ],
 )
 def test_the_link_depends_on_the_key_alone(monkeypatch: pytest.MonkeyPatch, base: str, start: str) -> None:
-    """Whatever phase or try a task is in, its link leads to its page; names are escaped."""
+    """Whatever phase or try a task is in, its link leads to its tab inside Airflow; names are escaped."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     operator: Any = None
-    link = MediaResultLink().get_link(operator, ti_key=KEY)
-    query = "dag_id=a+b&run_id=manual__1%2B00%3A00&task_id=group.video&map_index=7"
-    assert link == f"{start}{PREFIX}/item?{query}"
+    task = f"{start}/dags/a%20b/runs/manual__1%2B00%3A00/tasks/group.video"
+    assert MediaResultLink().get_link(operator, ti_key=KEY) == f"{task}/mapped/7/plugin/media-task"
+    unmapped = KEY._replace(map_index=-1)
+    assert MediaResultLink().get_link(operator, ti_key=unmapped) == f"{task}/plugin/media-task"
+
+
+def test_the_link_leads_to_a_tab_that_there_is() -> None:
+    """Airflow calls the tab what the plugin calls it."""
+    operator: Any = None
+    route = MediaResultLink().get_link(operator, ti_key=KEY).rpartition("/")[2]
+    (view,) = (one for one in MediaTasksPlugin.external_views if one["url_route"] == route)
+    assert view["destination"] == "task_instance"
 
 
 @pytest.mark.parametrize(
@@ -52,11 +62,29 @@ def test_no_console_without_a_connection() -> None:
     assert ProviderConsoleLink().get_link(operator, ti_key=KEY) == ""
 
 
-@pytest.mark.parametrize(("region", "told"), [(0, ""), (7, f"&region_id={UUID(int=7)}&region_index=2")])
-def test_in_a_task_loop_the_link_leads_to_the_iteration(region: int, told: str) -> None:
-    """A worker hands over the task instance itself, which knows it from Airflow 3.4 on."""
-    place = {**KEY._asdict(), "region_id": UUID(int=region), "region_index": 2}
-    instance: Any = SimpleNamespace(**place)
+@pytest.mark.parametrize(
+    ("base", "path"), [("http://airflow.example", ""), ("https://example.com/airflow/", "/airflow")]
+)
+def test_in_a_task_loop_the_link_leads_to_the_iteration(
+    monkeypatch: pytest.MonkeyPatch, base: str, path: str
+) -> None:
+    """A worker hands over the task instance itself, which knows it from Airflow 3.4 on; a tab does not."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     operator: Any = None
+    place = {**KEY._asdict(), "region_id": UUID(int=7), "region_index": 2}
+    instance: Any = SimpleNamespace(**place)
     link = MediaResultLink().get_link(operator, ti_key=instance)
-    assert link == MediaResultLink().get_link(operator, ti_key=KEY) + told
+    query = "dag_id=a+b&run_id=manual__1%2B00%3A00&task_id=group.video&map_index=7"
+    assert link == (
+        f"{base.rstrip('/')}/plugin/media{path}{PREFIX}/item?{query}&region_id={UUID(int=7)}&region_index=2"
+    )
+    outside: Any = SimpleNamespace(**{**place, "region_id": UUID(int=0)})
+    assert MediaResultLink().get_link(operator, ti_key=outside) == (
+        MediaResultLink().get_link(operator, ti_key=KEY)
+    )
+
+
+def test_a_download_has_the_link() -> None:
+    """Its tab shows what it landed."""
+    operator = DownloadMediaOperator(task_id="t", media="https://cdn.example/a.mp4", destination="s3://b/")
+    assert [link.name for link in operator.operator_extra_links] == ["Media"]

@@ -40,7 +40,7 @@ RUNNING = ("running", "queued", "scheduled", "deferred", "up_for_reschedule", "r
 STATES = {
     "queued": ("scheduled", "queued", *RUNNING),
     "running": RUNNING,
-    "succeeded": ("success",),
+    "succeeded": ("success", "failed", "up_for_retry"),
     "failed": ("failed", "up_for_retry"),
     "unknown": ("failed", "up_for_retry"),
 }
@@ -455,7 +455,7 @@ async def _use_landed_copies(api: AirflowApi, user: Any, found: list[Json]) -> N
     copies: dict[str, Json] = {}
 
     async def look(dag_id: str, run_id: str) -> None:
-        query = {"operator_name_pattern": "DownloadMedia", "state": "success", "limit": 100}
+        query = {"operator_name_pattern": cards.DOWNLOADS, "state": "success", "limit": 100}
         path = f"{at('dags', dag_id, 'dagRuns', run_id)}/taskInstances"
         listed = await api.call("GET", path, params=query)
         instances = await _readable(user, listed["task_instances"])

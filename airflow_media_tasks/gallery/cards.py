@@ -39,10 +39,14 @@ ADVICE = {
 }
 
 REGION = ("region_id", "region_index")
+STOPPED = ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
+"""Airflow's states of what does not run and has not succeeded."""
+DOWNLOADS = "DownloadMedia"
+"""What is in the name of an operator that only lands what others have made."""
 
 Left = Mapping[str, Any]
-"""What a task instance has left, as JSON by name: `result`, `record`, `error`, `manifest`, `progress`; an
-Unreadable, if that is what it is, or nothing."""
+"""What a task instance has left, as JSON by name: `result`, `urls`, `error`, `manifest`, `record`, `landed`,
+`progress`; an Unreadable, if that is what it is, or nothing."""
 
 
 def card_of(instance: Mapping[str, Any], left: Left) -> Json | None:
@@ -51,19 +55,41 @@ def card_of(instance: Mapping[str, Any], left: Left) -> Json | None:
         for value in left.values():
             if isinstance(value, Unreadable):
                 raise value
-        made = _succeeded(instance, left) if instance["state"] == "success" else _unfinished(instance, left)
+        made = _returned(instance, left)
+        if instance["state"] != "success":
+            made = _unfinished(instance, left) if made is None else {**made, "notice": _lost(instance, made)}
         return None if made is None else _item(instance, made)
     except Unreadable as error:
         return _item(instance, {**_nothing(), "status": "unreadable", "unreadable": str(error)})
 
 
-def _succeeded(instance: Mapping[str, Any], left: Left) -> Json | None:
+def _returned(instance: Mapping[str, Any], left: Left) -> Json | None:
     result = left.get("result")
     if isinstance(result, dict) and {"results", "total"} <= result.keys():
         return _of_batch(instance, schema.read(schema.Manifest, result))
     if isinstance(result, dict) and {"media_conn_id", "files"} <= result.keys():
         return _of_result(instance, schema.read(schema.Result, result))
+    if isinstance(result, dict) and {"path", "paths", "files"} <= result.keys():
+        return _of_download(instance, schema.read(schema.Landed, result))
     return None
+
+
+def _lost(instance: Mapping[str, Any], made: Json) -> str:
+    """What to do about a task that has returned what it made, and that Airflow has in another state."""
+    what = f"Airflow has this task as {instance['state']}, although it has returned what is here"
+    if instance["state"] == "up_for_retry":
+        return f"{what}. The next try takes it over, and nothing is paid again."
+    if made["batch"]:
+        return f"{what}. A clear keeps what was made, and pays nothing for it again."
+    if made["submitted_at"] is None:
+        return f"{what}. Clear it: that pays nothing."
+    return f"{what}. Mark it as success: a clear makes a new one, which is paid."
+
+
+def _is_download(instance: Mapping[str, Any]) -> bool:
+    fields = instance.get("rendered_fields")
+    named = DOWNLOADS in (instance["operator_name"] or "")
+    return named or (isinstance(fields, dict) and {"media", "destination"} <= fields.keys())
 
 
 def key_of(instance: Mapping[str, Any]) -> Json:
@@ -94,6 +120,7 @@ def _item(instance: Mapping[str, Any], made: Json) -> Json:
         "airflow_state": instance["state"],
         "started_at": instance["start_date"],
         "links": {"dag": dag, "run": dag + run, "task": task, "console": hook and hook.console_url},
+        "is_download": _is_download(instance),
         **made,
     }
 
@@ -126,6 +153,8 @@ def _nothing() -> Json:
         "candidates": [],
         "batch": None,
         "reference": None,
+        "notice": None,
+        "empty": "No files",
         "unreadable": None,
     }
 
@@ -133,8 +162,6 @@ def _nothing() -> Json:
 def _of_result(instance: Mapping[str, Any], result: schema.Result) -> Json:
     arguments = result.arguments or {}
     shown = [_file(instance, number, file) for number, file in enumerate(result.files)]
-    task = instance["task_id"]
-    mapped = f", map_indexes={instance['map_index']}" if instance["map_index"] >= 0 else ""
     return {
         **_nothing(),
         "status": "succeeded",
@@ -152,8 +179,29 @@ def _of_result(instance: Mapping[str, Any], result: schema.Result) -> Json:
         "cost": _cost(result.cost),
         "files": shown,
         "file_count": _count(shown),
-        "reference": f"{{{{ ti.xcom_pull(task_ids='{task}'{mapped})['url'] }}}}",
+        "reference": _reference(instance, "url"),
     }
+
+
+def _of_download(instance: Mapping[str, Any], landed: schema.Landed) -> Json:
+    """What `DownloadMediaOperator` returned: nothing but files."""
+    shown = [_file(instance, number, file) for number, file in enumerate(landed.files)]
+    return {
+        **_nothing(),
+        "status": "succeeded",
+        "kind": _kind(shown),
+        "is_download": True,
+        "finished_at": instance["end_date"],
+        "files": shown,
+        "file_count": _count(shown),
+        "reference": _reference(instance, "path"),
+    }
+
+
+def _reference(instance: Mapping[str, Any], key: str) -> str:
+    """How a template of the DAG reads *key* of what the task instance returned."""
+    mapped = f", map_indexes={instance['map_index']}" if instance["map_index"] >= 0 else ""
+    return f"{{{{ ti.xcom_pull(task_ids='{instance['task_id']}'{mapped})['{key}'] }}}}"
 
 
 def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
@@ -161,12 +209,14 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
     error = schema.read(schema.Error, said) if isinstance(said, dict) else None
     if isinstance(manifest, dict):
         return {**_of_batch(instance, schema.read(schema.Manifest, manifest)), "error": _error(error)}
-    failed = instance["state"] in ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
+    failed = instance["state"] in STOPPED
     shown = error if failed else None
     progress = left.get("progress")
     if isinstance(progress, dict):
         read = schema.read(schema.Progress, progress)
         return {**_of_progress(instance, read, failed), "error": _error(shown)}
+    if _is_download(instance):
+        return _of_landing(left, failed, shown)
     fields = instance.get("rendered_fields")
     rendered = fields if isinstance(fields, dict) else {}
     noted = left.get("record")
@@ -183,10 +233,16 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
     if shown and shown.type == "SubmissionOutcomeUnknown" and record.phase == "intent":
         status = "unknown"
     operation = record.operation or _text(rendered.get("operation"))
+    kind = _kind_of_operation(operation or instance["operator_name"] or "")
+    urls = schema.read(schema.Urls, {"urls": left.get("urls") or []}).urls if record.media_task_id else []
+    files = [_file(instance, n, schema.File(kind=kind, url=url)) for n, url in enumerate(urls)]
     return {
         **_nothing(),
         "status": status,
-        "kind": _kind_of_operation(operation or instance["operator_name"] or ""),
+        "kind": kind,
+        "files": files,
+        "file_count": len(files),
+        **_left_behind(instance, record, left, status, shown),
         "provider": record.provider,
         "operation": operation,
         "model": _text(arguments.get("model")),
@@ -201,6 +257,53 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
         "error": _error(shown),
         "candidates": [one.model_dump() for one in shown.candidates] if shown and status == "unknown" else [],
     }
+
+
+def _of_landing(left: Left, failed: bool, error: schema.Error | None) -> Json:
+    """A download that has not succeeded."""
+    landed = _landed(left)
+    return {
+        **_nothing(),
+        "status": "failed" if failed else "running",
+        "is_download": True,
+        "error": _error(error),
+        "notice": f"{landed} files have landed. A clear lands what is missing; it pays nothing."
+        if landed
+        else None,
+        "empty": "Nothing has landed",
+    }
+
+
+def _landed(left: Left) -> int:
+    """How many files have landed, by the task's own record."""
+    facts = left.get("landed")
+    return len(facts) if isinstance(facts, dict) else 0
+
+
+def _left_behind(
+    instance: Mapping[str, Any], record: schema.Record, left: Left, status: str, error: schema.Error | None
+) -> Json:
+    """What to say of what was submitted and not returned: whether it was made, and what a clear does."""
+    if status == "unknown":
+        return {"empty": "Nobody knows whether it was accepted"}
+    if status != "failed" or record.media_task_id is None:
+        return {"empty": "Nothing was made"}
+    if record.phase == "finished" and error is not None and not left.get("urls"):
+        return {"empty": "Nothing was made"}
+    retried = instance["state"] == "up_for_retry"
+    if not left.get("urls"):
+        what = "The provider has accepted it, and may have made it"
+        then = "A clear waits for it while it is under way there; later it makes a new one, which is paid"
+    else:
+        files = _landed(left)
+        what = f"It was made, and {files} of its files have landed" if files else "It was made"
+        then = "A clear makes a new one, which is paid"
+        if record.phase == "adopted":
+            then = "A clear goes on with it, and pays nothing"
+    if retried:
+        then = "The next try goes on with it, and nothing is paid again"
+    is_told = error is not None and not left.get("urls")
+    return {"empty": "The provider may have made it", "notice": None if is_told else f"{what}. {then}."}
 
 
 def _of_batch(instance: Mapping[str, Any], manifest: schema.Manifest) -> Json:

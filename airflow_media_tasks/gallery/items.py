@@ -7,6 +7,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import HTTPException
@@ -16,6 +17,7 @@ from airflow_media_tasks.gallery import cards, files, results, schema
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.memory import Memory
 from airflow_media_tasks.gallery.schema import Unreadable
+from airflow_media_tasks.landed import KEY as LANDED
 from airflow_media_tasks.records import KEY
 
 
@@ -33,8 +35,10 @@ BATCH_PAGE = 60
 _LIKE_AN_ID = re.compile(r"(?=.*\d)[\w/.:-]{8,}")
 _TRUNCATED = "max_templated_field_length"
 """What Airflow writes into a rendered argument of which it kept only the beginning."""
-_OURS = b'"media_conn_id"'
-"""What is in every XCom of ours."""
+_OURS = b'"media_'
+"""What is in every XCom of ours: `media_conn_id`, or of a download `media_task_id`."""
+LATE = 60.0
+"""Seconds for which a worker may go on with a task that Airflow has ended already."""
 
 Json = dict[str, Any]
 Body = bytes | int | Unreadable | None
@@ -82,7 +86,7 @@ def _json(body: Body) -> Any:
         return error
 
 
-_FINAL = {"result": "return_value", "error": "media_error", "manifest": "media_batch"}
+_FINAL = {"result": "return_value", "error": "media_error", "manifest": "media_batch", "urls": "urls"}
 """The XComs of a task instance that has ended, by what they are to a card; they do not change any more."""
 
 
@@ -92,14 +96,31 @@ async def _left_by(api: AirflowApi, instance: Mapping[str, Any]) -> dict[str, Bo
     if instance["start_date"] is None:
         # No worker has had it; listed where the database's clock is behind ours.
         return {}
-    read = _final if instance["state"] == "failed" else _xcom
+    read = _final if _is_over(instance) else _xcom
     batch = "Batch" in (instance["operator_name"] or "")
     written, error, manifest = await asyncio.gather(
         _body(api, f"{_path(instance)}/state-store/{BATCH if batch else KEY}", instance),
         read(api, instance, "media_error"),
         read(api, instance, "media_batch"),
     )
-    return {"progress" if batch else "record": written, "error": error, "manifest": manifest}
+    left = {"progress" if batch else "record": written, "error": error, "manifest": manifest}
+    is_accepted = isinstance(written, bytes) and b'"media_task_id"' in written
+    if instance["state"] in cards.STOPPED and manifest is None and (error is None or is_accepted):
+        # Airflow may have ended it while its worker went on, or what was made has not landed.
+        left["result"], left["urls"], left["landed"] = await asyncio.gather(
+            read(api, instance, "return_value"),
+            read(api, instance, "urls"),
+            _body(api, f"{_path(instance)}/state-store/{LANDED}", instance),
+        )
+    return left
+
+
+def _is_over(instance: Mapping[str, Any]) -> bool:
+    """Whether a task instance has failed for good, and no worker writes for it any more."""
+    if instance["state"] != "failed" or instance["end_date"] is None:
+        return False
+    ended = datetime.fromisoformat(instance["end_date"].replace("Z", "+00:00"))
+    return (datetime.now(timezone.utc) - ended).total_seconds() > LATE
 
 
 async def _final(api: AirflowApi, instance: Mapping[str, Any], name: str) -> Body:
@@ -165,12 +186,17 @@ async def entry(api: AirflowApi, instance: Mapping[str, Any], key: str) -> Any:
 
 
 async def returned_by(api: AirflowApi, instance: Mapping[str, Any]) -> Any:
-    """What a task instance returned, or a batch that failed has left; an Unreadable, or None.
+    """What a task instance returned, in whatever state it is, or what a batch that failed left; or None.
 
-    Whoever calls this has made sure that the user may read XComs of this DAG.
+    An Unreadable, where that is what it is. Whoever calls this has made sure that the user may read XComs of
+    this DAG.
     """
-    succeeded = instance["state"] == "success"
-    body = await (_final(api, instance, "return_value") if succeeded else _xcom(api, instance, "media_batch"))
+    if instance["state"] == "success":
+        body = await _final(api, instance, "return_value")
+    else:
+        body = await _xcom(api, instance, "media_batch")
+        if body is None and instance["state"] in cards.STOPPED:
+            body = await _xcom(api, instance, "return_value")
     return await asyncio.to_thread(_value, body)
 
 
@@ -225,6 +251,9 @@ def _line_at(manifest: schema.Manifest, number: int) -> Any:
 def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str, q: str) -> bool:
     """Whether *item* passes the filters that Airflow's API does not know; an empty one lets all pass."""
     words = f"{item['prompt'] or ''} {item['media_task_id'] or ''}".lower()
+    if item["is_download"] and item["status"] != "failed":
+        # What it has landed is shown where it was made; its own page has it, too.
+        return False
     return (
         (not provider or item["provider"] == provider)
         and (not kind or item["kind"] == kind)

@@ -144,6 +144,12 @@ class Landed(_Written):
     files: Annotated[list[File], Field(max_length=FILES)]
 
 
+class Urls(_Written):
+    """XCom `urls`: the provider's addresses of what was made, whether or not it has landed since."""
+
+    urls: Annotated[list[str], Field(max_length=FILES)]
+
+
 class Manifest(_Written):
     """What a batch returned, or XCom `media_batch` of one that failed."""
 

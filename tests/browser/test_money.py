@@ -54,3 +54,22 @@ def test_what_is_used_again_costs_nothing_again(stage: Stage) -> None:
     stage.airflow.wait("mixed", stage.mixed_run_id, seconds=120)
     assert billed(stage) == paid
     assert totals(stage) == before
+
+
+def test_what_airflow_has_as_failed_is_shown_and_counted(
+    stage: Stage, open_page: Callable[..., Page]
+) -> None:
+    """Airflow can lose a task that has returned what it made (apache/airflow#71580): that is still there."""
+    path = f"dags/mixed/dagRuns/{stage.mixed_run_id}/taskInstances/one"
+    before = totals(stage)
+    stage.airflow.request("PATCH", path, json={"new_state": "failed"})
+    try:
+        assert totals(stage)["spent"] == before["spent"]
+        page = open_page(path="/media-tasks/?dag_id=mixed&task_id=one")
+        expect(page.locator(".card img")).to_be_visible(timeout=SECONDS)
+        page.locator(".card .prompt a").click()
+        expect(page.locator(".detail")).to_contain_text("Airflow has this task as failed")
+        expect(page.locator(".detail figure img")).to_be_visible()
+        expect(page.locator(".detail")).not_to_contain_text("Nothing was made")
+    finally:
+        stage.airflow.request("PATCH", path, json={"new_state": "success"})

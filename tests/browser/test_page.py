@@ -112,7 +112,7 @@ def test_a_reader_sees_one_dag_and_no_buttons(open_page: Open, stage: Stage) -> 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("shape", ["desktop", "phone"])
-@pytest.mark.parametrize("view", ["grid", "item", "batch", "unknown", "nothing"])
+@pytest.mark.parametrize("view", ["grid", "item", "batch", "unknown", "nothing", "download"])
 def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str, theme: str) -> None:
     """Axe finds nothing serious or critical, and nothing is wider than the screen."""
     path = {
@@ -121,9 +121,11 @@ def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str
         "batch": item_path(stage, "batch"),
         "unknown": item_path(stage, "unknown"),
         "nothing": "/media-tasks/?q=nothing+has+this+prompt",
+        "download": item_path(stage, "land"),
     }[view]
     page = open_page(path=path, color_scheme=theme, **(PHONE if shape == "phone" else {}))
-    page.locator({"grid": ".card", "nothing": ".empty"}.get(view, ".detail")).first.wait_for(timeout=SECONDS)
+    seen = {"grid": ".card", "nothing": ".empty"}.get(view, ".detail")
+    page.locator(seen).first.wait_for(timeout=SECONDS)
     page.wait_for_timeout(500)
     # The policy of the page lets no script be put into it, so axe comes as the tools of a browser do.
     found = Axe().run(page).response["violations"]
@@ -146,6 +148,35 @@ def test_runs_and_tasks_have_a_tab(open_page: Open, stage: Stage, place: str) ->
     frame = page.frame_locator("iframe")
     expect(frame.get_by_text(text).first).to_be_visible(timeout=SECONDS)
     assert frame.locator("html").evaluate("it => it.scrollWidth <= it.clientWidth")
+
+
+@pytest.mark.parametrize(
+    ("task_id", "map_index", "shown"),
+    [
+        ("film", -1, "A paper boat on a stream"),
+        ("pictures", 1, "A harbour in the fog"),
+        ("land", -1, "sha256"),
+    ],
+)
+def test_the_media_button_leads_to_the_tab(
+    open_page: Open, stage: Stage, task_id: str, map_index: int, shown: str
+) -> None:
+    """It stays inside Airflow, at the task, and shows what it made or, of a download, what it landed."""
+    path = f"dags/shown/dagRuns/{stage.run_id}/taskInstances/{task_id}/links"
+    links = stage.airflow.request("GET", path, params={"map_index": map_index})["extra_links"]
+    page = open_page(path=links["Media"].removeprefix(stage.airflow.url))
+    frame = page.frame_locator("iframe")
+    expect(frame.locator(".detail")).to_contain_text(shown, timeout=SECONDS)
+    expect(frame.locator(".detail figure img, .detail figure video").first).to_be_visible()
+    expect(page.get_by_role("link", name="Dags").first).to_be_visible()
+    assert page.url.endswith("/plugin/media-task")
+
+
+def test_what_nobody_knows_is_not_said_to_be_nothing(open_page: Open, stage: Stage) -> None:
+    """A submission that may have been accepted may have been made, and paid."""
+    page = open_page(path=item_path(stage, "unknown"))
+    expect(page.locator(".detail")).to_contain_text("Nobody knows whether it was accepted", timeout=SECONDS)
+    expect(page.locator(".detail")).not_to_contain_text("Nothing was made")
 
 
 def test_a_link_leads_the_shell_to_the_task(open_page: Open, stage: Stage) -> None:

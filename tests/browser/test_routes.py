@@ -167,7 +167,7 @@ def test_failed_running_and_unknown_items_say_what_they_are(stage: Stage) -> Non
     [
         ({"kind": "video"}, {"film", "slow"}),
         ({"kind": "audio"}, {"sound"}),
-        ({"kind": "batch"}, {"batch"}),
+        ({"kind": "batch"}, {"batch", "climbing"}),
         ({"status": "failed"}, {"refused"}),
         ({"status": "unknown", "task_id": "unknown"}, {"unknown"}),
         ({"q": "LIGHTHOUSE"}, {"pictures"}),
@@ -183,7 +183,9 @@ def test_filters_leave_what_they_name(stage: Stage, query: dict[str, str], tasks
 
 
 def test_a_task_that_makes_no_media_is_none_of_ours(stage: Stage) -> None:
-    """A download has no page of its own, and an unknown task is a 404."""
+    """A task that there is not is a 404, and a download is in no list: its film is, where it was made."""
     with stage.client("admin") as admin:
-        for task_id in ("land", "nobody"):
-            assert admin.get("api/item", params=stage.place(task_id)).status_code == 404
+        assert admin.get("api/item", params=stage.place("nobody")).status_code == 404
+        listed = admin.get("api/items", params={"dag_id": "shown", "task_id": "land"}).json()["items"]
+        assert listed == []
+        assert admin.get("api/item", params=stage.place("land")).json()["file_count"] == 1

@@ -105,7 +105,7 @@ def test_what_is_new_appears_by_itself(open_page: Open, stage: Stage) -> None:
 
 def test_a_batch_shows_each_of_its_requests(open_page: Open) -> None:
     """How many succeeded, then each of them, its landed picture, and why the others failed."""
-    page = open_page(path="/media-tasks/?kind=batch")
+    page = open_page(path="/media-tasks/?kind=batch&dag_id=shown&task_id=batch")
     expect(page.locator(".card")).to_contain_text("2 of 3", timeout=SECONDS)
     page.locator(".card .prompt a").click()
     requests = page.locator(".detail .card")
@@ -118,6 +118,19 @@ def test_a_batch_shows_each_of_its_requests(open_page: Open) -> None:
     expect(page.locator(".detail h2")).to_have_text("A blue kite")
     page.keyboard.press("Escape")
     expect(requests).to_have_count(3)
+
+
+def test_a_running_batch_shows_how_far_it_is(open_page: Open, stage: Stage) -> None:
+    """How many it has made, who makes them and what they have cost, without a reload; not that it waits."""
+    page = open_page(path="/media-tasks/?kind=batch&dag_id=shown&task_id=climbing")
+    card = page.locator(".card")
+    expect(card).to_contain_text("3 of 5", timeout=4 * SECONDS)
+    expect(card).to_contain_text("vap")
+    expect(card).to_contain_text("USD")
+    expect(card).not_to_contain_text("Waiting for its turn")
+    page.goto(stage.airflow.url + item_path(stage, "climbing"))
+    expect(page.locator(".detail")).to_contain_text("3 of 5", timeout=SECONDS)
+    expect(page.locator(".detail")).to_contain_text("Results come when the batch ends")
 
 
 def test_a_candidate_is_adopted_by_a_button_of_its_own(open_page: Open, stage: Stage) -> None:

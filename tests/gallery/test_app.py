@@ -546,3 +546,127 @@ def test_each_iteration_of_a_loop_is_an_item_of_its_own(airflow: Airflow) -> Non
     for item in listed:
         place = {name: item[name] for name in ("region_id", "region_index")}
         assert airflow.item("r1", **place)["prompt"] == item["prompt"]
+
+
+# What was made is shown, whatever Airflow made of its task.
+
+SUBMITTED = {
+    "phase": "submitted",
+    "operation": "text_to_image",
+    "media_conn_id": "vap_default",
+    "provider": "vap",
+    "media_task_id": "1",
+    "arguments": {"prompt": "a fox"},
+}
+URLS = ["https://cdn.example/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [("failed", "Mark it as success"), ("up_for_retry", "nothing is paid again")]
+)
+def test_what_was_returned_counts_and_not_the_tasks_state(
+    airflow: Airflow, root: Path, state: str, says: str
+) -> None:
+    """Airflow can end a task while its worker goes on: what it returned is shown, sent, and paid for."""
+    airflow.add("r1", {**RESULT, "files": [landed(root / "film.mp4", FILM)]}, state=state)
+    airflow.records["films", "r1", "media_task"] = SUBMITTED
+    item = airflow.items()["r1"]
+    assert (item["status"], item["airflow_state"]) == ("succeeded", state)
+    assert says in airflow.item("r1")["notice"]
+    assert airflow.get(item["files"][0]["src"]).content == FILM
+    assert airflow.get("api/totals").json()["spent"] == [{"unit": "USD", "amount": "0.5"}]
+    assert list(airflow.get("api/items", status="succeeded").json()["items"]) != []
+
+
+def test_so_it_is_with_a_batch(airflow: Airflow, root: Path) -> None:
+    """Its requests are shown, too."""
+    airflow.add("r1", batch(root, [{"number": 0, "arguments": {"prompt": "a fox"}}]), state="failed")
+    item = airflow.item("r1")
+    assert (item["status"], item["batch"]["items"][0]["prompt"]) == ("succeeded", "a fox")
+    assert "A clear keeps what was made" in item["notice"]
+
+
+@pytest.mark.parametrize(
+    ("record", "urls", "entry", "shown", "says"),
+    [
+        ({"phase": "adopted"}, URLS, {"x": {}}, URLS, "1 of its files have landed. A clear goes on with it"),
+        ({"phase": "finished"}, URLS, None, URLS, "It was made. A clear makes a new one, which is paid"),
+        ({}, None, None, [], "may have made it. A clear waits for it"),
+    ],
+)
+def test_what_is_known_of_a_task_that_returned_nothing_is_shown(
+    airflow: Airflow, record: dict[str, Any], urls: Any, entry: Any, shown: list[str], says: str
+) -> None:
+    """The provider's addresses while they last, how much has landed, and what a clear would cost."""
+    airflow.add("r1", urls, key="urls", state="failed")
+    airflow.records["films", "r1", "media_task"] = {**SUBMITTED, **record}
+    if entry is not None:
+        airflow.records["films", "r1", "media_task.landed"] = entry
+    item = airflow.item("r1")
+    assert item["status"] == "failed"
+    assert [file["src"] for file in item["files"]] == shown
+    assert says in item["notice"]
+    assert item["empty"] != "Nothing was made"
+
+
+def test_what_a_worker_leaves_late_is_shown(airflow: Airflow) -> None:
+    """A task that has just been ended by Airflow is looked at again: its worker may still be at it."""
+    end = datetime.now(timezone.utc).isoformat()
+    airflow.add("r1", state="failed", end_date=end)
+    airflow.records["films", "r1", "media_task"] = SUBMITTED
+    assert airflow.items()["r1"]["status"] == "failed"
+    airflow.xcoms["films", "r1", "return_value"] = RESULT
+    assert airflow.items()["r1"]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("record", "error", "empty"),
+    [
+        (None, {"type": "MediaModerationError"}, "Nothing was made"),
+        ({"phase": "finished"}, {"type": "MediaTaskFailed"}, "Nothing was made"),
+        ({}, {"type": "MediaTaskTimeout"}, "The provider may have made it"),
+        (
+            {"phase": "intent", "media_task_id": None},
+            {"type": "SubmissionOutcomeUnknown"},
+            "Nobody knows whether it was accepted",
+        ),
+    ],
+)
+def test_only_of_what_was_not_made_it_is_said(
+    airflow: Airflow, record: dict[str, Any] | None, error: dict[str, Any], empty: str
+) -> None:
+    """A submission that nobody knows the outcome of, or a task that goes on, may have been made."""
+    airflow.add("r1", error, key="media_error", state="failed")
+    if record is not None:
+        kept = {name: value for name, value in {**SUBMITTED, **record}.items() if value is not None}
+        airflow.records["films", "r1", "media_task"] = kept
+    assert airflow.item("r1")["empty"] == empty
+
+
+# Downloads.
+
+
+def download(root: Path) -> dict[str, Any]:
+    """What `DownloadMediaOperator` returned."""
+    film = landed(root / "film.mp4", FILM, media_task_id="1")
+    return {"path": film["path"], "paths": [film["path"]], "files": [film]}
+
+
+def test_a_download_shows_what_it_landed(airflow: Airflow, root: Path) -> None:
+    """On its own page; in the list and in the totals it is there once, where it was made."""
+    airflow.add("r1", download(root), operator_name="DownloadMediaOperator")
+    item = airflow.item("r1")
+    assert (item["status"], item["kind"], item["file_count"]) == ("succeeded", "video", 1)
+    assert airflow.get(item["files"][0]["src"]).content == FILM
+    assert airflow.items() == {}
+    assert airflow.get("api/totals").json()["made"] == 0
+
+
+def test_a_download_that_goes_on_or_failed_says_so(airflow: Airflow) -> None:
+    """One that failed is in the list, too, with its error."""
+    name = {"operator_name": "DownloadMediaOperator", "rendered_fields": {"media": "x", "destination": "y"}}
+    airflow.add("r1", state="running", **name)
+    airflow.add("r2", {"type": "MediaExpiredError"}, key="media_error", state="failed", **name)
+    assert airflow.item("r1")["status"] == "running"
+    assert (airflow.item("r2")["status"], airflow.item("r2")["empty"]) == ("failed", "Nothing has landed")
+    assert list(airflow.items()) == ["r2"]

@@ -40,7 +40,7 @@ function waitingNote(item) {
   const bar = el("progress", { max: "1", "aria-label": "Progress" });
   // A bar without a value moves: it goes on, and nobody can say how long.
   if (usual && gone !== null && !late) bar.value = gone / usual;
-  const words = item.status === "queued" ? (item.media_task_id ? "Queued at the provider" : "Waiting for its turn") : "Being made";
+  const words = item.is_download ? "Landing" : item.status === "queued" ? (item.media_task_id ? "Queued at the provider" : "Waiting for its turn") : "Being made";
   const time = gone === null ? "" : late ? `${duration(gone)}; usual are ${duration(usual)}` : usual ? `${duration(gone)} of about ${duration(usual)}` : duration(gone);
   return el("div", { class: "note wide" }, symbol(item.status), el("b", { text: words }), bar, el("p", { text: time }));
 }
@@ -85,7 +85,7 @@ export function stage(item) {
   } else if (item.status === "failed") {
     const error = item.error || {};
     box.append(el("div", { class: "note bad" }, symbol("failed"), el("b", { text: error.type || "Failed" }),
-      el("p", { class: "words", text: error.message || "Its log says why." }),
+      el("p", { class: "words", text: error.message || item.notice || "Its log says why." }),
       error.advice ? el("p", { class: "advice", text: error.advice }) : null));
   } else {
     box.append(waitingNote(item));

@@ -215,7 +215,7 @@ export class Detail {
     } else if (isUnderWay(item)) {
       media.append(el("figure", { class: "still" }, stage(item).firstChild));
     } else {
-      media.append(el("figure", { class: "still nothing" }, el("div", { class: "note" }, symbol("image"), el("b", { text: item.status === "succeeded" ? "No files" : "Nothing was made" }))));
+      media.append(el("figure", { class: "still nothing" }, el("div", { class: "note" }, symbol(item.status === "unknown" ? "unknown" : "image"), el("b", { text: item.empty }))));
     }
     return media;
   }
@@ -230,6 +230,7 @@ export class Detail {
     return el("div", { class: "side" },
       el("div", { class: "title" }, el("p", {}, chip(item.status)), el("h2", { text: label })),
       item.status === "unknown" ? question(item, () => this.load()) : item.error ? errorBox(item.error) : null,
+      item.notice ? el("section", { class: "box ask", "aria-label": "What to know" }, el("p", { class: "words", text: item.notice })) : null,
       batch ? section("Batch", stage(item).firstChild, facts([["results", mono(batch.results)], ...Object.entries(batch.errors || {})])) : null,
       item.unreadable ? null : section("How it was made", facts([
         ["provider", item.provider], ["model", item.model], ["operation", item.operation], ["cost", costsOf(item).join(" and ")],

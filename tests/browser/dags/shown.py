@@ -19,7 +19,8 @@ from airflow_media_tasks.operators import (
 
 OUTPUT = os.environ["MEDIA_OUTPUT"]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> a fox"
-QUICK = {"poll_interval": 1, "retries": 2, "retry_delay": timedelta(seconds=1)}
+# Airflow itself uses tries up where a deferral is short (apache/airflow#71580).
+QUICK = {"poll_interval": 1, "retries": 4, "retry_delay": timedelta(seconds=1)}
 
 with DAG("shown", default_args=QUICK):
     GenerateImageOperator.partial(
@@ -52,6 +53,18 @@ with DAG("shown", default_args=QUICK):
             {"prompt": "A kite that is refused [sim:reject=moderation]"},
         ],
         save_to=f"{OUTPUT}/batch/",
+    )
+    # Two at a time, of which one stays: the last but one is noted, and the last waits with it.
+    GenerateMediaBatchOperator(
+        task_id="climbing",
+        media_conn_id="vap_default",
+        operation="text_to_image",
+        requests=[
+            {"prompt": "A summit, for a year [sim:seconds=100000]"},
+            *({"prompt": f"A step, number {number}"} for number in range(4)),
+        ],
+        concurrency=2,
+        save_to=f"{OUTPUT}/climbing/",
     )
     for task_id in ("unknown", "lost"):
         MediaTaskOperator(
