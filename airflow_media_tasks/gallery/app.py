@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from airflow.sdk.configuration import conf
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.types import Receive, Scope, Send
 
 from airflow_media_tasks import answers
@@ -88,8 +88,8 @@ class Filters(BaseModel):
 
     @property
     def search(self) -> dict[str, str]:
-        """Those that Airflow's API does not know."""
-        return {"provider": self.provider, "kind": self.kind, "status": self.status, "q": self.q}
+        """Those that Airflow's API does not know, but for the words, which `items.look_through` takes."""
+        return {"provider": self.provider, "kind": self.kind, "status": self.status}
 
     def wants(self, item: Mapping[str, Any]) -> bool:
         """Whether *item* is to be shown."""
@@ -203,28 +203,23 @@ async def list_items(request: Request, user: GetUserDep, filters: FiltersQuery, 
     clock = items.Clock(BUDGET)
     found: list[Json] = []
     looked_back_to = None
+    at: items.Cursor | None = _decoded(cursor)
     async with AirflowApi(request) as api:
-        after: str | None = _decoded(cursor)
-        while after is not None and len(found) < PAGE // 2:
-            limit = SEARCHED if filters.q else PAGE
-            query = {**filters.query(), "order_by": "-start_date", "limit": limit, "cursor": after}
-            listed = await api.call("GET", filters.path(), params=query)
-            instances = await _readable(user, listed["task_instances"])
-            wanted = [instance for instance in instances if items.may_match(instance, filters.q)]
-            found += [item for item in await items.items_of(api, wanted) if filters.wants(item)]
-            if instances:
-                looked_back_to = instances[-1]["start_date"] or looked_back_to
-            after = listed.get("next_cursor")
-            if not listed["task_instances"]:
-                after = None
-            if clock.is_over:
-                break
+        is_enough = False
+        while at is not None and not is_enough:
+            async for look in _looks(api, user, filters, at, SEARCHED if filters.q else PAGE):
+                found += look.items
+                looked_back_to = look.looked_back_to or looked_back_to
+                at = look.rest
+                is_enough = clock.is_over or len(found) >= PAGE // 2
+                if is_enough:
+                    break
         await _use_landed_copies(api, user, found)
     editable = await _allowed(user, "PUT", DagAccessEntity.TASK_INSTANCE, {item["dag_id"] for item in found})
     return await _sent(
         {
             "items": [{**cards.on_a_card(item), "can_edit": item["dag_id"] in editable} for item in found],
-            "cursor": None if after is None else base64.urlsafe_b64encode(after.encode()).decode(),
+            "cursor": None if at is None else _encoded(at),
             "looked_back_to": looked_back_to,
             "setting": _setting_for(found),
         }
@@ -242,11 +237,35 @@ def _setting_for(found: Iterable[Json]) -> str | None:
     return roots.setting_for([*landed, *batches])
 
 
-def _decoded(cursor: str) -> str:
+async def _looks(
+    api: AirflowApi, user: Any, filters: Filters, at: items.Cursor, limit: int
+) -> AsyncIterator[items.Look]:
+    """Looks at a page of task instances from *at*; behind the last one it goes on with the next page."""
+    query = {**filters.query(), "order_by": "-start_date", "limit": limit, "cursor": at.after}
+    listed = await api.call("GET", filters.path(), params=query)
+    instances = await _readable(user, listed["task_instances"])
+    after = listed.get("next_cursor") if listed["task_instances"] else None
+    whole = filters.kind == "batch"
+    async for look in items.look_through(api, instances, filters.q, at, whole=whole):
+        wanted = [item for item in look.items if filters.wants(item)]
+        following = None if after is None else items.Cursor(after)
+        yield items.Look(wanted, look.looked_back_to, look.rest or following)
+
+
+def _encoded(at: items.Cursor) -> str:
+    return base64.urlsafe_b64encode(to_json([at.after, at.instance, at.number])).decode()
+
+
+def _decoded(cursor: str) -> items.Cursor:
+    if not cursor:
+        return items.Cursor()
     try:
-        return base64.urlsafe_b64decode(cursor.encode()).decode()
-    except ValueError:
+        after, instance, number = from_json(base64.urlsafe_b64decode(cursor.encode()))
+        if not isinstance(after, str) or not isinstance(instance, str) or type(number) is not int:
+            raise ValueError(cursor)
+    except (ValueError, TypeError):
         raise HTTPException(400, "the cursor is none of ours") from None
+    return items.Cursor(after, instance, max(number, 0))
 
 
 @app.get("/api/item")
@@ -289,24 +308,21 @@ async def totals(request: Request, user: GetUserDep, filters: FiltersQuery) -> R
     """What was made and spent, as far as can be told in a moment; `complete` says whether that is all."""
     clock = items.Clock(2 * BUDGET)
     made = Totals()
-    after: str | None = ""
+    at: items.Cursor | None = items.Cursor()
     looked_back_to = ""
     async with AirflowApi(request, background=True) as api:
-        while after is not None:
-            if await request.is_disconnected():
-                break
-            query = {**filters.query(), "order_by": "-start_date", "limit": SEARCHED, "cursor": after}
-            listed = await api.call("GET", filters.path(), params=query)
-            instances = await _readable(user, listed["task_instances"])
-            wanted = [instance for instance in instances if items.may_match(instance, filters.q)]
-            made.add([item for item in await items.items_of(api, wanted) if filters.wants(item)])
-            looked_back_to = instances[-1]["start_date"] or looked_back_to if instances else looked_back_to
-            after = listed.get("next_cursor") if listed["task_instances"] else None
-            if clock.is_over:
-                break
+        is_enough = False
+        while at is not None and not is_enough and not await request.is_disconnected():
+            async for look in _looks(api, user, filters, at, SEARCHED):
+                made.add(look.items)
+                looked_back_to = look.looked_back_to or looked_back_to
+                at = look.rest
+                is_enough = clock.is_over
+                if is_enough:
+                    break
     complete = {
-        "complete": after is None,
-        "complete_today": after is None or "" < looked_back_to < made.today,
+        "complete": at is None,
+        "complete_today": at is None or "" < looked_back_to < made.today,
     }
     return await _sent({**made.told(), **complete})
 

@@ -171,7 +171,7 @@ def _of_result(instance: Mapping[str, Any], result: schema.Result) -> Json:
         "model": result.model,
         "media_conn_id": result.media_conn_id,
         "media_task_id": result.id,
-        "prompt": _prompt(arguments),
+        "prompt": prompt_of(arguments),
         "arguments": arguments,
         "submitted_at": result.submitted_at,
         "finished_at": result.finished_at or instance["end_date"],
@@ -249,7 +249,7 @@ def _unfinished(instance: Mapping[str, Any], left: Left) -> Json | None:
         "media_conn_id": record.media_conn_id or _text(rendered.get("media_conn_id")),
         "media_task_id": record.media_task_id,
         "client_ref": record.client_ref if status == "unknown" else None,
-        "prompt": _prompt(arguments),
+        "prompt": prompt_of(arguments),
         "arguments": arguments,
         "submitted_at": record.submitted_after,
         "finished_at": instance["end_date"] if failed else None,
@@ -375,7 +375,7 @@ def request_of(item: Mapping[str, Any], number: int, line: Any) -> Json:
         "model": _text(arguments.get("model")),
         "media_conn_id": item["media_conn_id"],
         "media_task_id": read.media_task_id,
-        "prompt": _prompt(arguments),
+        "prompt": prompt_of(arguments),
         "arguments": arguments,
         "submitted_at": read.submitted_at,
         "finished_at": read.finished_at,
@@ -476,7 +476,8 @@ def _kind_of_operation(operation: str) -> str:
     return "batch" if "batch" in name else "image"
 
 
-def _prompt(arguments: Mapping[str, Any]) -> str | None:
+def prompt_of(arguments: Mapping[str, Any]) -> str | None:
+    """What a request's *arguments* ask for, in words."""
     return _text(arguments.get("prompt") or arguments.get("description") or arguments.get("text"))
 
 

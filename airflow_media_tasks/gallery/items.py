@@ -6,7 +6,9 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,6 +34,8 @@ LARGE_FOR = 60.0
 LARGE = 1000
 """How many of them are known."""
 BATCH_PAGE = 60
+FOUND = 30
+"""Requests of a batch that one look at a search finds."""
 _LIKE_AN_ID = re.compile(r"(?=.*\d)[\w/.:-]{8,}")
 _TRUNCATED = "max_templated_field_length"
 """What Airflow writes into a rendered argument of which it kept only the beginning."""
@@ -41,29 +45,125 @@ LATE = 60.0
 """Seconds for which a worker may go on with a task that Airflow has ended already."""
 
 Json = dict[str, Any]
+Instance = Mapping[str, Any]
+"""A task instance, as Airflow's API lists it."""
 Body = bytes | int | Unreadable | None
 """Airflow's answer, as it came; of one that is too large, how large; None where there is no such thing."""
 
 _results = Memory(RESULTS)
 _listed = Memory(LINES)
+_searcher = ThreadPoolExecutor(1, thread_name_prefix="gallery-search")
+"""One batch is searched at a time, whoever searches; pictures do not wait for it."""
 _large: OrderedDict[tuple[Any, ...], tuple[float, int]] = OrderedDict()
 
 
-async def items_of(api: AirflowApi, instances: Sequence[Mapping[str, Any]]) -> list[Json]:
+async def items_of(api: AirflowApi, instances: Sequence[Instance]) -> list[Json]:
     """The page's items for those of the task instances that make media.
 
     Whoever calls this has made sure that the user may read XComs of their DAGs.
     """
+    return [item for _, item in await _pairs_of(api, instances)]
+
+
+async def _pairs_of(api: AirflowApi, instances: Sequence[Instance]) -> list[tuple[Instance, Json]]:
     bodies = await asyncio.gather(*(_left_by(api, instance) for instance in instances))
-    return await asyncio.to_thread(_items, instances, bodies)
+    return await asyncio.to_thread(_pairs, instances, bodies)
 
 
-def _items(instances: Sequence[Mapping[str, Any]], bodies: Sequence[Mapping[str, Body]]) -> list[Json]:
+@dataclass(frozen=True)
+class Cursor:
+    """Where a list of items goes on.
+
+    :param after: Airflow's own cursor, of a page of task instances.
+    :param instance: id of the one in that page from which to go on; empty for the first.
+    :param number: the request of this one, a batch, from which to go on.
+    """
+
+    after: str = ""
+    instance: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found at one look.
+
+    :param looked_back_to: when what was looked at last had begun.
+    :param rest: where in the same page of task instances to go on, or None if it is through.
+    """
+
+    items: list[Json]
+    looked_back_to: str | None
+    rest: Cursor | None
+
+
+async def look_through(
+    api: AirflowApi, instances: Sequence[Instance], q: str, at: Cursor, *, whole: bool
+) -> AsyncIterator[Look]:
+    """The items of a page of task instances from *at*, of a search those that have *q*.
+
+    A batch is searched by the prompts of its requests; each one that is found is an item. Its results have
+    to be read for that, so there is a look for each batch: whoever asks may stop behind any of them.
+
+    :param whole: whether a batch with such a request is wanted, and not the request.
+    """
+    ids = [instance["id"] for instance in instances]
+    left = instances[ids.index(at.instance) if at.instance in ids else 0 :]
+    back_to = left[-1]["start_date"] if left else None
+    pairs = await _pairs_of(api, [instance for instance in left if may_match(instance, q)])
+    if not q:
+        yield Look([item for _, item in pairs], back_to, None)
+        return
+    found: list[Json] = []
+    for place, (instance, item) in enumerate(pairs):
+        if item["batch"] is None:
+            found += [item] if _has(item, q) else []
+            continue
+        more: int | None = at.number if instance["id"] == at.instance else 0
+        while more is not None:
+            requests, more = await _requests_with(api, instance, item, q, more, whole=whole)
+            rest = instance if more is not None else pairs[place + 1][0] if place + 1 < len(pairs) else None
+            going_on = None if rest is None else Cursor(at.after, rest["id"], more or 0)
+            yield Look([*found, *requests], instance["start_date"], going_on)
+            found = []
+    yield Look(found, back_to, None)
+
+
+async def _requests_with(
+    api: AirflowApi, instance: Instance, batch: Json, q: str, first: int, *, whole: bool
+) -> tuple[list[Json], int | None]:
+    """Some requests of a *batch* that have *q*, from number *first*, and the number from which to go on."""
+    if batch["batch"]["results"] is None:
+        # It runs: there is only what Airflow shows of its arguments.
+        return [batch] if q.lower() in _rendered(instance) else [], None
+    try:
+        manifest = manifest_of(await returned_by(api, instance))
+    except Unreadable:
+        # It has been cleared at this moment.
+        return [], None
+
+    def search() -> tuple[list[Json], int | None]:
+        lines, more = results.search(manifest, q.lower(), first, 1 if whole else FOUND)
+        for number, line in lines:
+            _listed.keep((manifest.results, manifest.results_sha256, number), line)
+        return [cards.request_of(batch, number, _json(line)) for number, line in lines], more
+
+    try:
+        found, more = await asyncio.wrap_future(_searcher.submit(search))
+    except HTTPException:
+        # Its own page says why its results cannot be read.
+        return [], None
+    return ([batch] if found else [], None) if whole else (found, more)
+
+
+def _pairs(
+    instances: Sequence[Instance], bodies: Sequence[Mapping[str, Body]]
+) -> list[tuple[Instance, Json]]:
     found = []
     for instance, left in zip(instances, bodies, strict=True):
         card = cards.card_of(instance, {name: _value(body) for name, body in left.items()})
         if card is not None:
-            found.append(card)
+            found.append((instance, card))
         if card is not None and card["unreadable"]:
             # It may be put right.
             for name in _FINAL.values():
@@ -90,7 +190,7 @@ _FINAL = {"result": "return_value", "error": "media_error", "manifest": "media_b
 """The XComs of a task instance that has ended, by what they are to a card; they do not change any more."""
 
 
-async def _left_by(api: AirflowApi, instance: Mapping[str, Any]) -> dict[str, Body]:
+async def _left_by(api: AirflowApi, instance: Instance) -> dict[str, Body]:
     if instance["state"] == "success":
         return {"result": await _final(api, instance, "return_value")}
     if instance["start_date"] is None:
@@ -248,9 +348,8 @@ def _line_at(manifest: schema.Manifest, number: int) -> Any:
     return _json(line)
 
 
-def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str, q: str) -> bool:
+def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str) -> bool:
     """Whether *item* passes the filters that Airflow's API does not know; an empty one lets all pass."""
-    words = f"{item['prompt'] or ''} {item['media_task_id'] or ''}".lower()
     if item["is_download"] and item["status"] != "failed":
         # What it has landed is shown where it was made; its own page has it, too.
         return False
@@ -258,20 +357,30 @@ def is_wanted(item: Mapping[str, Any], *, provider: str, kind: str, status: str,
         (not provider or item["provider"] == provider)
         and (not kind or item["kind"] == kind)
         and (not status or item["status"] == status)
-        and (not q or q.lower() in words)
     )
 
 
-def may_match(instance: Mapping[str, Any], q: str) -> bool:
+def _has(item: Mapping[str, Any], q: str) -> bool:
+    """Whether *q* is in the prompt of an item, or in its id at the provider."""
+    return q.lower() in f"{item['prompt'] or ''} {item['media_task_id'] or ''}".lower()
+
+
+def may_match(instance: Instance, q: str) -> bool:
     """Whether the rendered arguments of a task instance leave it open that its item has *q* in its prompt.
 
-    They come with the list of instances, so most of what is not searched for need not be looked at.
+    They come with the list of instances, so most of what is not searched for need not be looked at. The
+    requests of a batch are a text where they are a path, or too many for Airflow.
     """
     fields = instance.get("rendered_fields")
     if not isinstance(fields, dict) or not fields or _LIKE_AN_ID.fullmatch(q):
         return True
-    text = "\n".join(_texts(fields))
-    return q.lower() in text.lower() or _TRUNCATED in text
+    text = _rendered(instance)
+    return q.lower() in text or _TRUNCATED in text or isinstance(fields.get("requests"), str)
+
+
+def _rendered(instance: Instance) -> str:
+    """The texts in the rendered arguments of a task instance, in lower case."""
+    return "\n".join(_texts(instance.get("rendered_fields"))).lower()
 
 
 def _texts(value: Any) -> Iterator[str]:

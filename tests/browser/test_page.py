@@ -112,7 +112,7 @@ def test_a_reader_sees_one_dag_and_no_buttons(open_page: Open, stage: Stage) -> 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("shape", ["desktop", "phone"])
-@pytest.mark.parametrize("view", ["grid", "item", "batch", "unknown", "nothing", "download"])
+@pytest.mark.parametrize("view", ["grid", "item", "batch", "unknown", "nothing", "search", "download"])
 def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str, theme: str) -> None:
     """Axe finds nothing serious or critical, and nothing is wider than the screen."""
     path = {
@@ -121,10 +121,11 @@ def test_no_serious_barrier(open_page: Open, stage: Stage, view: str, shape: str
         "batch": item_path(stage, "batch"),
         "unknown": item_path(stage, "unknown"),
         "nothing": "/media-tasks/?q=nothing+has+this+prompt",
+        "search": "/media-tasks/?q=kite",
         "download": item_path(stage, "land"),
     }[view]
     page = open_page(path=path, color_scheme=theme, **(PHONE if shape == "phone" else {}))
-    seen = {"grid": ".card", "nothing": ".empty"}.get(view, ".detail")
+    seen = {"grid": ".card", "search": ".card", "nothing": ".empty"}.get(view, ".detail")
     page.locator(seen).first.wait_for(timeout=SECONDS)
     page.wait_for_timeout(500)
     # The policy of the page lets no script be put into it, so axe comes as the tools of a browser do.

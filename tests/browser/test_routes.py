@@ -171,6 +171,8 @@ def test_failed_running_and_unknown_items_say_what_they_are(stage: Stage) -> Non
         ({"status": "failed"}, {"refused"}),
         ({"status": "unknown", "task_id": "unknown"}, {"unknown"}),
         ({"q": "LIGHTHOUSE"}, {"pictures"}),
+        ({"q": "Blue kite"}, {"batch"}),
+        ({"q": "a summit"}, {"climbing"}),
         ({"provider": "kling"}, {"film", "sound", "slow"}),
         ({"since": "2999-01-01T00:00:00Z"}, set()),
     ],

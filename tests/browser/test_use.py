@@ -133,6 +133,28 @@ def test_a_running_batch_shows_how_far_it_is(open_page: Open, stage: Stage) -> N
     expect(page.locator(".detail")).to_contain_text("Results come when the batch ends")
 
 
+def test_a_search_finds_the_requests_of_a_batch(open_page: Open) -> None:
+    """Each with its picture and its own page, from which Escape leads back to what was found."""
+    page = open_page()
+    expect(page.locator(".card").first).to_be_visible(timeout=SECONDS)
+    page.keyboard.press("/")
+    page.keyboard.type("KITE")
+    page.keyboard.press("Enter")
+    cards = page.locator(".card")
+    expect(cards).to_have_count(3, timeout=SECONDS)
+    picture = cards.filter(has_text="A red kite").locator("img")
+    expect(picture).to_have_js_property("complete", True)
+    assert picture.evaluate("image => image.naturalWidth") > 0
+    cards.filter(has_text="A blue kite").locator(".prompt a").click()
+    expect(page.locator(".detail h2")).to_have_text("A blue kite")
+    expect(page.locator(".count")).to_contain_text("of 3")
+    page.keyboard.press("Escape")
+    expect(cards).to_have_count(3)
+    page.get_by_label("Kind").select_option("batch")
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text("2 of 3")
+
+
 def test_a_candidate_is_adopted_by_a_button_of_its_own(open_page: Open, stage: Stage) -> None:
     """What the account shows since then stands there; the one that is chosen is asked about, then adopted."""
     page = open_page("editor")

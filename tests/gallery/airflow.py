@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from airflow_media_tasks.gallery import app, items
+from airflow_media_tasks.gallery import app, items, results
 
 
 INSTANCES = "/api/v2/dags/{dag}/dagRuns/{run}/taskInstances"
@@ -97,7 +97,7 @@ class Airflow:
             raise_server_exceptions=False,
             headers={"Authorization": "Bearer x"},
         )
-        for memory in (items._results, items._listed, items._large):
+        for memory in (items._results, items._listed, items._large, results._words):
             memory.clear()
 
     def add(self, run: str, value: Any = None, *, key: str = "return_value", **more: Any) -> None:

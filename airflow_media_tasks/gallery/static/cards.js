@@ -110,7 +110,7 @@ export function card(item, open) {
         unchecked ? el("span", { title: unchecked, text: "not checked" }) : null),
       el("p", { class: "where" }, item.number === undefined
         ? el("a", { class: "over", href: AIRFLOW + item.links.task, target: "_top", title: `${where}, ${item.run_id}`, text: where })
-        : el("span", { text: `request ${item.number}` }), when ? el("span", { class: "when", text: when }) : null)));
+        : el("span", { title: item.run_id, text: `${where}, request ${item.number}` }), when ? el("span", { class: "when", text: when }) : null)));
   node.dataset.name = nameOf(item);
   playOnHover(node);
   return node;

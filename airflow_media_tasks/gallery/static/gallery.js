@@ -62,7 +62,8 @@ function route(fresh) {
   const params = new URLSearchParams(location.search);
   if (new URL(location).pathname.endsWith("/item")) {
     if (current instanceof Detail && current.requests) batch = current;
-    const among = params.has("number") ? batch && batch.requests : grid;
+    // A search finds requests of batches, too, and so they are in the grid.
+    const among = params.has("number") && !(grid && grid.holds(params)) ? batch && batch.requests : grid;
     current = new Detail(show, go, among, back);
     if (fresh) {
       scrollTo(0, 0);

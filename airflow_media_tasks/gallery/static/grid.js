@@ -153,6 +153,10 @@ export class Grid {
     this.timer = setInterval(() => this.refresh(), REFRESH);
   }
 
+  holds(params) {
+    return this.items.some((item) => query(keyOf(item)) === params.toString());
+  }
+
   // After its detail: the card, with the focus where it was.
   focus(item) {
     const node = [...this.list.children].find((one) => one.dataset.name === nameOf(item));
