@@ -159,6 +159,7 @@ async def test_how_many_wait_is_told_by_who_asks_for_them(
     watches = [Poller.watch("kling_default", one, 0.05, "text_to_video", time.time()) for one in ids]
 
     async def until(line: str) -> None:
+        """Wait for a line of the metric, ten seconds at most."""
         ends = time.monotonic() + 10
         while line not in metrics("waiting"):
             assert time.monotonic() < ends, line
