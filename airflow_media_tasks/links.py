@@ -34,17 +34,17 @@ class MediaResultLink(BaseOperatorLink):
         """
         base = conf.get("api", "base_url", fallback="").rstrip("/")
         # From a worker it is the task instance itself; in Airflow 3.4 that one knows where in a loop it is.
-        region_id = getattr(ti_key, "region_id", None)
-        if region_id is not None and region_id.int:
+        instance: Any = ti_key
+        if hasattr(instance, "region_id") and "loop" in instance.get_template_context():
             place: dict[str, Any] = {
                 "dag_id": ti_key.dag_id,
                 "run_id": ti_key.run_id,
                 "task_id": ti_key.task_id,
                 "map_index": ti_key.map_index,
-                "region_id": region_id,
-                "region_index": getattr(ti_key, "region_index", None),
+                "region_id": instance.region_id,
+                "region_index": instance.region_index,
             }
-            # A tab is not told of regions; the page in the navigation takes any address of ours.
+            # A tab is not told of iterations; the page in the navigation takes any address of ours.
             return f"{base}/plugin/{PAGE}{urlsplit(base).path}{PREFIX}/item?{urlencode(place)}"
         dag_id, run_id, task_id = (
             quote(name, safe="") for name in (ti_key.dag_id, ti_key.run_id, ti_key.task_id)

@@ -72,14 +72,14 @@ def test_in_a_task_loop_the_link_leads_to_the_iteration(
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     operator: Any = None
     place = {**KEY._asdict(), "region_id": UUID(int=7), "region_index": 2}
-    instance: Any = SimpleNamespace(**place)
+    instance: Any = SimpleNamespace(**place, get_template_context=lambda: {"loop": object()})
     link = MediaResultLink().get_link(operator, ti_key=instance)
     query = "dag_id=a+b&run_id=manual__1%2B00%3A00&task_id=group.video&map_index=7"
     assert link == (
         f"{base.rstrip('/')}/plugin/media{path}{PREFIX}/item?{query}&region_id={UUID(int=7)}&region_index=2"
     )
-    outside: Any = SimpleNamespace(**{**place, "region_id": UUID(int=0)})
-    assert MediaResultLink().get_link(operator, ti_key=outside) == (
+    mapped: Any = SimpleNamespace(**place, get_template_context=dict)
+    assert MediaResultLink().get_link(operator, ti_key=mapped) == (
         MediaResultLink().get_link(operator, ti_key=KEY)
     )
 
