@@ -685,10 +685,10 @@ def test_a_chain_of_providers(
     assert paid["image_to_video"]["image"] == made["url"]
     assert run.xcom("image", key="url") == made["url"]
     assert run.xcom("image", key="media_task_id") == made["id"]
-    for task_id in ("image", "failing"):
+    for task_id in ("image", "failing", "landed"):
         link = run.xcom(task_id, key="_link_MediaResultLink")
-        assert "/media-tasks/item?dag_id=chain&run_id=" in link
-        assert link.endswith(f"&task_id={task_id}&map_index=-1")
+        assert "/dags/chain/runs/" in link
+        assert link.endswith(f"/tasks/{task_id}/plugin/media-task")
     assert run.xcom("image", key="_link_ProviderConsoleLink") in ("", None)
     assert run.xcom("failing", key="_link_ProviderConsoleLink").startswith("https://app.klingai.com/")
     result = run.xcom("landed")
