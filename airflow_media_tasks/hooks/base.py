@@ -15,22 +15,18 @@ from airflow_media_tasks.get_provider_info import get_provider_info
 from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation
 from airflow_media_tasks.hooks.documents import is_id
 from airflow_media_tasks.hooks.finding import FindingHook
-from airflow_media_tasks.hooks.operations import Operation
+from airflow_media_tasks.hooks.operations import is_address
 from airflow_media_tasks.prices import Prices
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
-    MediaFile,
     MediaNotFoundError,
     MediaProviderError,
     MediaRateLimitError,
     MediaRequestError,
     MediaTask,
     MediaTaskError,
-    MediaTaskFailed,
     SubmissionOutcomeUnknown,
-    TaskStatus,
-    code_of,
     shown,
 )
 
@@ -81,73 +77,35 @@ def default_conn_id(operation: Any) -> str:
 class MediaHook(FindingHook):
     """Base of every provider's hook.
 
-    A provider sets the class attributes and writes the conversations whose docstrings say "Write this"; the
-    public methods, each with an awaitable twin whose name begins with `a`, are not overwritten.
+    A provider sets the class attributes, which are its tables, and overrides a conversation (a method whose
+    name begins with `_`) where it is odd; the public methods, each with an awaitable twin whose name begins
+    with `a`, are not overwritten. `docs/providers.md` shows a whole one.
 
     :param media_conn_id: id of an Airflow connection; its type must be the hook's own.
     """
 
-    operations: ClassVar[Mapping[str, Operation]]
-    """What the provider can do, by name."""
     id_groups: ClassVar[re.Pattern[str]] = re.compile("")
     """What stands before the provider's own id in a `media_task_id`, see `group_of`."""
     id_form: ClassVar[str]
     """What a `media_task_id` looks like, for people."""
     console_url: ClassVar[str | None] = None
     """Where a person sees what the account has made and paid, https; None where there is no such page."""
-    batch_size: ClassVar[int] = 1
-    """How many tasks one status request can ask about."""
     client_ref_is_queryable: ClassVar[bool] = False
     """Whether a lost submission can be asked for by the `client_ref` it carried."""
     can_cancel: ClassVar[bool] = False
+    """Whether a running task can be stopped; set by a table `cancel`."""
     has_balance: ClassVar[bool] = True
+    """Whether the account's balance can be read; needs a table `balance`, or a `_get_balance` of its own."""
     refunds_failures: ClassVar[bool] = False
     """Whether a task that ends failed is known to cost nothing."""
     units: ClassVar[tuple[str, ...]] = ()
     """What costs are counted in, where that is no currency; a price table may give each in money."""
 
-    def __init__(self, media_conn_id: str | None = None) -> None:
-        super().__init__(media_conn_id)
-        self._unknown_words: set[str] = set()
-
-    # What a provider writes.
-
-    def _submit(
-        self, name: str, operation: Operation, arguments: Mapping[str, Any], client_ref: str | None
-    ) -> Conversation[MediaTask]:
-        """Write this. Submits *arguments* (checked, in neutral words) with one paid request."""
-        raise NotImplementedError
-
-    def _get_task(self, media_task_id: str) -> Conversation[MediaTask]:
-        """Write this. Raises MediaNotFoundError where the provider does not know the task."""
-        raise NotImplementedError
-
-    def _get_batch(self, media_task_ids: list[str]) -> Conversation[dict[str, MediaTask]]:
-        """Write this where `batch_size` is above 1: one request for all ids, which share a `group_of`.
-
-        An id that the provider leaves out of its answer is left out here too; it is then asked for alone.
-        """
-        raise NotImplementedError
-
-    def _list_page(self, group: str, word: str, page: int) -> Conversation[tuple[list[MediaTask], bool]]:
-        """Write this where there are `lists_of`: the tasks on a page, from 0, and whether there is another.
-
-        :param group: see `group_of`.
-        :param word: one of `lists_of` that group.
-        """
-        raise NotImplementedError
-
-    def _cancel_task(self, media_task_id: str) -> Conversation[MediaTask]:
-        """Write this where `can_cancel`."""
-        raise NotImplementedError
-
-    def _get_balance(self) -> Conversation[MediaBalance]:
-        """Write this unless `has_balance` is False."""
-        raise NotImplementedError
-
-    def _probe(self) -> Conversation[None]:
-        """Write this where `has_balance` is False: the cheapest request that proves the key."""
-        yield from self._get_balance()
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.can_cancel = cls.can_cancel or cls.cancel is not None
+        own = cls._get_balance is not MediaHook._get_balance
+        cls.has_balance = cls.has_balance and (own or cls.balance is not None)
 
     # What callers use.
 
@@ -252,11 +210,12 @@ class MediaHook(FindingHook):
         return True, "ok, the key is accepted (this provider's API shows no balance)"
 
     def check_settings(self) -> None:
-        """Override this where a connection's extra says more than prices.
+        """Override this where a connection's extra says more than prices, models and an address.
 
         :raises MediaRequestError: naming what is wrong in the connection, and what is allowed.
         """
         Prices.of(self)
+        self._check_extra()
 
     def _to_check(self, error: Exception) -> str:
         """What a person can look at, whose connection ends in *error*."""
@@ -281,7 +240,26 @@ class MediaHook(FindingHook):
         :raises MediaRequestError: naming what is wrong and what is allowed; nothing is sent.
         """
         name = self.operation_name(operation)
-        return name, self.operations[name].check(name, arguments)
+        checked = self.operations[name].check(name, arguments)
+        self._check_extra()
+        model = (self.settings.extra.get("models") or {}).get(name)
+        return name, checked if model is None else {"model": model, **checked}
+
+    def _check_extra(self) -> None:
+        """Raises MediaRequestError if the connection's extra says what cannot be: a model, an address."""
+        extra, where = self.settings.extra, f"connection {self.media_conn_id!r}"
+        models = extra.get("models") or {}
+        known = isinstance(models, Mapping) and not set(models) - set(self.operations)
+        if not known or not all(isinstance(model, str) and model for model in models.values()):
+            raise MediaRequestError(
+                f"{where}: models in extra must be an object of operation to model, such as "
+                f'{{"{next(iter(self.operations))}": "..."}}, got {shown(models)}'
+            )
+        address = extra.get(self.reference) if self.reference.endswith("_url") else None
+        if address and not is_address(address):
+            raise MediaRequestError(
+                f"{where}: {self.reference} in extra must be an http or https URL, got {shown(address)}"
+            )
 
     def operation_name(self, operation: str) -> str:
         """Override this where an account serves several services and a short name can be completed."""
@@ -307,18 +285,19 @@ class MediaHook(FindingHook):
             provider=self.conn_type,
         )
 
-    def can_be_asked(self, operation: str) -> bool:  # noqa: ARG002  # for subclasses
-        """Override this where what became of a lost submission of some *operation* cannot be found out."""
-        return True
+    def can_be_asked(self, operation: str) -> bool:
+        """Whether what became of a lost submission of *operation* can be found out."""
+        return self._can_be_found(self.operations[operation])
 
     @staticmethod
     def group_of(media_task_id: str) -> str:
         """What precedes a task's own id: tasks of one group can be asked for together."""
         return media_task_id.rpartition("/")[0]
 
-    def lists_of(self, group: str) -> tuple[str, ...]:  # noqa: ARG002  # for subclasses
-        """Override this where many tasks of a group can be looked for in lists: a word for each list."""
-        return ()
+    def lists_of(self, group: str) -> tuple[str, ...]:
+        """The lists in which many tasks of a group can be looked for: a word for each."""
+        listed = any(op.listed for op in self.operations.values() if op.group == group)
+        return self.listing.words if self.listing and listed else ()
 
     def read_tasks(
         self, media_task_ids: Collection[str]
@@ -363,67 +342,6 @@ class MediaHook(FindingHook):
             return False
         group, _, own_id = media_task_id.rpartition("/")
         return is_id(own_id) and self.id_groups.fullmatch(group) is not None
-
-    # What conversations use.
-
-    def status_of(self, word: Any, media_task_id: str) -> TaskStatus:
-        """The status of the provider's *word*; one that nobody knows is running, and is logged once."""
-        status = TaskStatus.from_word(word) if isinstance(word, str) else None
-        if status is None:
-            seen = shown(word)
-            if seen not in self._unknown_words:
-                self._unknown_words.add(seen)
-                self.log.warning(
-                    "%s says %s of task %s, a status this package does not know; taken as still running",
-                    self.conn_type,
-                    seen,
-                    media_task_id,
-                )
-            return TaskStatus.RUNNING
-        return status
-
-    def media_task(
-        self,
-        media_task_id: str,
-        status: TaskStatus,
-        word: str | None,
-        *,
-        files: Iterable[MediaFile] = (),
-        failure: MediaTaskError | None = None,
-        **rest: Any,
-    ) -> MediaTask:
-        """A `MediaTask` that keeps the rules which hold for every provider.
-
-        Files count once the task has succeeded: what stands in the document before is a preview. A task
-        that calls itself finished and shows nothing but a thumbnail has failed (`no_output`).
-
-        :param failure: why, if *status* says that it failed.
-        :param rest: the other fields of `MediaTask`.
-        """
-        made = tuple(files) if status is TaskStatus.SUCCEEDED else ()
-        error = None
-        if status is TaskStatus.SUCCEEDED and all(file.kind == "thumbnail" for file in made):
-            status = TaskStatus.FAILED
-            error = self.task_failed(
-                media_task_id, "no_output", f"{word or 'finished'} without an output URL"
-            )
-        elif status.is_terminal and status is not TaskStatus.SUCCEEDED:
-            error = failure or self.task_failed(media_task_id, word, word)
-        return MediaTask(
-            id=media_task_id, status=status, status_word=word or "", files=made, error=error, **rest
-        )
-
-    def task_failed(
-        self, media_task_id: str, code: Any, words: Any, cls: type[MediaTaskError] = MediaTaskFailed
-    ) -> MediaTaskError:
-        """The error of a task that ended failed, with what the provider said of it."""
-        says = shown(words, 500) if words else "no reason given"
-        return cls(
-            f"{self.named} task {media_task_id} failed: {says}",
-            provider=self.conn_type,
-            code=code_of(code),
-            media_task_id=media_task_id,
-        )
 
     # The conversations behind the public methods.
 

@@ -35,6 +35,7 @@ from typing_extensions import Self
 from airflow_media_tasks import __version__
 from airflow_media_tasks.hooks.connections import Settings, settings_of
 from airflow_media_tasks.hooks.masking import masked
+from airflow_media_tasks.hooks.places import at
 from airflow_media_tasks.hooks.replies import MAX_REPLY_BYTES, document_of, text_of
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -107,6 +108,9 @@ class Request:
 
     :param path: below the connection's base URL, beginning with a slash.
     :param params: query parameters; None values are left out.
+    :param headers: beside those of every request.
+    :param host: one of the hook's `other_urls`, instead of the base URL.
+    :param answers: JMESPath; a refusal whose document has something there is a reply, not an error.
     :param paid: a submission. It is sent once: never again unless it surely was not accepted.
     :param timeout: seconds without a byte before we give up on the answer.
     """
@@ -115,6 +119,9 @@ class Request:
     path: str
     json: Any = None
     params: Mapping[str, str | int | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+    answers: str = ""
     paid: bool = False
     timeout: float = 60.0
 
@@ -170,6 +177,12 @@ class ConversationHook(BaseHook):
 
     base_url: ClassVar[str]
     """The provider's public address; the connection's host overrides it."""
+    other_urls: ClassVar[Mapping[str, str]] = {}
+    """Further public addresses of the provider, by a name; a connection's own host has them below it."""
+    key_in: ClassVar[tuple[str, str]] = ("Authorization", "Bearer {key}")
+    """The header that has the key, and how; a name that begins with `?` is a parameter of the query."""
+    headers: ClassVar[Mapping[str, str]] = {}
+    """What else every request says."""
     max_connections: ClassVar[int] = 10
     """Connections, and so requests in flight, of one client."""
     refusals: ClassVar[Mapping[int, type[MediaTaskError]]] = {
@@ -208,8 +221,9 @@ class ConversationHook(BaseHook):
         self._async_open = AsyncExitStack()
 
     def _headers(self) -> dict[str, str]:
-        """Usually not overwritten. Made anew for each request, so that a signature is always fresh."""
-        return {"Authorization": f"Bearer {self._key}"}
+        """Overwritten where the key is not sent itself. Made anew for each request, for fresh signatures."""
+        name, form = self.key_in
+        return {**self.headers, **({} if name[0] == "?" else {name: form.format(key=self._key)})}
 
     def error_of(self, reply: Reply) -> MediaTaskError | None:
         """Override this to choose the error's class by the provider's code; fall back on this by status.
@@ -284,6 +298,13 @@ class ConversationHook(BaseHook):
                 f"{type(self).__name__} needs one of type {self.conn_type!r}"
             )
         return settings_of(connection, self.media_conn_id, self.base_url)
+
+    def _address(self, host: str) -> str:
+        """The base URL, or that of *host*: a connection with an address of its own has all of them there."""
+        base_url = self.settings.base_url
+        if not host:
+            return base_url
+        return self.other_urls[host] if base_url == self.base_url else f"{base_url}/{host}"
 
     @property
     def _key(self) -> str:
@@ -446,12 +467,15 @@ class ConversationHook(BaseHook):
                 provider=self.conn_type,
                 code=TOO_LATE,
             )
+        params = {name: value for name, value in request.params.items() if value is not None}
+        if self.key_in[0][0] == "?":
+            params[self.key_in[0][1:]] = self.key_in[1].format(key=self._key)
         wire: dict[str, Any] = {
             "method": request.method,
-            "url": self.settings.base_url + request.path,
+            "url": self._address(request.host) + request.path,
             # None, not {}: httpx reads a URL once more for every set of parameters, also an empty one.
-            "params": {name: value for name, value in request.params.items() if value is not None} or None,
-            "headers": self._headers(),
+            "params": params or None,
+            "headers": {**self._headers(), **request.headers},
         }
         if request.json is None:
             return wire, None
@@ -480,6 +504,8 @@ class ConversationHook(BaseHook):
         if theirs is not None and abs(theirs - time.time()) <= MAX_CLOCK_OFFSET:
             self.clock_offset = theirs - time.time()
         if error := self.error_of(reply):
+            if request.answers and at(request.answers, reply.document):
+                return reply
             raise error
         return reply
 

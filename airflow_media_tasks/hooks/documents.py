@@ -18,15 +18,16 @@ def object_of(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def as_text(value: Any) -> str | None:
+    """*value* if it is a text that is not empty; a number as text."""
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
 def text_at(document: Mapping[str, Any], *keys: str) -> str | None:
     """The first of *keys* that holds a text that is not empty, or a number, as text."""
-    for key in keys:
-        value = document.get(key)
-        if isinstance(value, str) and value:
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-    return None
+    return next((text for key in keys if (text := as_text(document.get(key))) is not None), None)
 
 
 _ID = re.compile(r"[^\s/?#]{1,400}")
@@ -51,39 +52,46 @@ def id_at(document: Mapping[str, Any], *keys: str) -> str | None:
     return text if is_id(text) else None
 
 
+def as_number(value: Any) -> float | None:
+    """*value* if it is a finite number, or a text such as `5.1` or `5.1s`."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value.rstrip("s") if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # Python's decoder takes NaN for a number; a database's JSON does not.
+    return number if math.isfinite(number) else None
+
+
 def number_at(document: Mapping[str, Any], *keys: str) -> float | None:
-    """The first of *keys* that holds a finite number, or a text such as `5.1` or `5.1s`."""
-    for key in keys:
-        value = document.get(key)
-        if isinstance(value, bool):
-            continue
-        try:
-            number = float(value.rstrip("s") if isinstance(value, str) else value)  # type: ignore[arg-type]  # None raises
-        except (TypeError, ValueError, OverflowError):
-            continue
-        # Python's decoder takes NaN for a number; a database's JSON does not.
-        if math.isfinite(number):
-            return number
-    return None
+    """The first of *keys* that holds what `as_number` takes for one."""
+    return next((number for key in keys if (number := as_number(document.get(key))) is not None), None)
+
+
+def as_time(value: Any) -> datetime | None:
+    """*value* as UTC, if it is a time: unix seconds, unix milliseconds or ISO 8601."""
+    # Milliseconds of 1973 are seconds of the year 5138; no time has more than 15 digits in either.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
+        return utc_from_epoch(value / 1000 if value > 1e11 else value)
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        return (
+            moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+        )
+    except (ValueError, OverflowError):
+        return None
 
 
 def time_at(document: Mapping[str, Any], *keys: str) -> datetime | None:
-    """The first of *keys* that holds a time, as UTC: unix seconds, unix milliseconds or ISO 8601."""
+    """The first of *keys* that holds what `as_time` takes for one, as UTC."""
     for key in keys:
         value = document.get(key)
-        # Milliseconds of 1973 are seconds of the year 5138; no time has more than 15 digits in either.
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
-            return utc_from_epoch(value / 1000 if value > 1e11 else value)
-        if isinstance(value, str):
-            try:
-                moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-                return (
-                    moment.replace(tzinfo=timezone.utc)
-                    if moment.tzinfo is None
-                    else moment.astimezone(timezone.utc)
-                )
-            except (ValueError, OverflowError):
-                continue
+        moment = as_time(value)
+        if moment is not None or isinstance(value, (int, float)):
+            return moment
     return None
 
 

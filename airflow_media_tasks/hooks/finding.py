@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
-from airflow_media_tasks.hooks.conversations import Conversation, ConversationHook
-from airflow_media_tasks.task import MediaTask, SubmissionOutcomeUnknown, shown
+from airflow_media_tasks.hooks.conversations import Conversation
+from airflow_media_tasks.hooks.documents import as_text
+from airflow_media_tasks.hooks.operations import Operation
+from airflow_media_tasks.hooks.places import at
+from airflow_media_tasks.hooks.protocol import ProtocolHook
+from airflow_media_tasks.hooks.tables import Call
+from airflow_media_tasks.task import MediaNotFoundError, MediaTask, SubmissionOutcomeUnknown, shown
 
 
 _MARK = re.compile(r"amt-[0-9a-f]{32}")
@@ -25,33 +32,96 @@ _MOST_PAGES = 200
 """Of a list, in one search: ten thousand tasks and more."""
 
 
-class FindingHook(ConversationHook):
+class FindingHook(ProtocolHook):
     """Part of `MediaHook`."""
 
-    # What a provider writes.
+    # What an odd provider overrides.
 
-    def _list_tasks(
-        self, name: str | None, since: datetime | None
-    ) -> Conversation[tuple[list[MediaTask], bool]]:
-        """Write this, with `_walk`. The account's tasks, newest first; whether all since *since* are there.
+    def _groups_listed(self, name: str | None) -> list[str]:
+        """The groups whose lists have the tasks of an operation, or of all."""
+        if self.listing is None or "{group}" not in self.listing.call.path:
+            return [""]
+        return (
+            [self.operations[name].group] if name else sorted({op.group for op in self.operations.values()})
+        )
 
-        :param name: the operation looked for, where the provider lists by kind or service.
-        :param since: UTC, by our clock, see `earliest`; None asks for the first page.
+    def _ref_of(self, task: MediaTask) -> str | None:
+        """The reference that a task carries, ours or another's; None if it does not show.
+
+        Empty if it certainly carries none.
         """
-        raise NotImplementedError
-
-    def _ref_of(self, task: MediaTask) -> str | None:  # noqa: ARG002  # for subclasses
-        """Write this where a `client_ref` is kept: the reference that a task carries, ours or another's.
-
-        Empty if it certainly carries none, None if it does not show.
-        """
-        return None
+        said = as_text(at(self.document.reference, task.raw))
+        if said is None or not self.reference.endswith("_url"):
+            return said
+        last = re.split(r"[?&]", said)[-1]
+        return unquote(last.removeprefix("ref=")) if last.startswith("ref=") else ""
 
     def _comes_from(
         self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
     ) -> bool | None:
-        """Write this. Whether a listed task that shows no reference asks for the same; None if unknown."""
-        raise NotImplementedError
+        """Whether a listed task that shows no reference asks for the same; None if unknown.
+
+        An operation whose submissions carry a reference has made none that shows none, unless it was lost.
+        """
+        table, operation = self.document, self.operations[name]
+        made = self.operations.get(self._operation_of(task.id, task.raw))
+        if made is not None and made.kind != operation.kind:
+            return False
+        echo = at(table.request, task.raw)
+        if not isinstance(echo, Mapping) or arguments is None:
+            return None
+        wanted = at(table.echoed, self._body(name, operation, arguments))
+        equal = all(echo.get(key) == value for key, value in wanted.items() if key != self.reference)
+        return None if equal and client_ref is not None and self._is_marked(operation) else equal
+
+    # The conversations.
+
+    def _is_marked(self, operation: Operation) -> bool:
+        return operation.marked and bool(self.reference)
+
+    def _can_be_found(self, operation: Operation) -> bool:
+        return (self.listing is not None and operation.listed) or (self.find is not None and operation.marked)
+
+    def _list_tasks(
+        self, name: str | None, since: datetime | None, arguments: Mapping[str, Any] | None = None
+    ) -> Conversation[tuple[list[MediaTask], bool]]:
+        """The account's tasks, newest first; whether all since *since* are there.
+
+        :param name: the operation looked for, where the provider lists by group.
+        :param since: UTC, by our clock, see `earliest`; None asks for the first page.
+        :param arguments: what was asked for, where the provider lists by model.
+        """
+        if self.listing is None or (name is not None and not self.operations[name].listed):
+            raise SubmissionOutcomeUnknown(
+                f"{self.conn_type} does not show enough to tell whether it is there: it has no list of "
+                + ("tasks" if name is None else f"{name!r} tasks"),
+                provider=self.conn_type,
+            )
+        tasks: list[MediaTask] = []
+        complete = True
+        for group in self._groups_listed(name):
+            found, whole = yield from self._walk(self._pages_of(group, since, name, arguments), since)
+            tasks += found
+            complete = complete and whole
+        after = self.listing.shows_after
+        if after and since is not None and time.time() - since.timestamp() < after:
+            complete = False
+        return tasks, complete
+
+    def _pages_of(
+        self, group: str, since: datetime | None, name: str | None, arguments: Mapping[str, Any] | None
+    ) -> Callable[[int], Conversation[tuple[list[MediaTask], bool]]]:
+        earliest = self.earliest(since, CLOCKS_DISAGREE)
+        defaults = self.operations[name].defaults if name else {}
+        slots: dict[str, Any] = {"model": {**defaults, **(arguments or {})}.get("model")}
+        if earliest is not None:
+            slots |= {"since": earliest.timestamp(), "since_iso": earliest.isoformat()}
+
+        def page_of(number: int) -> Conversation[tuple[list[MediaTask], bool]]:
+            tasks, more, slots["cursor"] = yield from self._read_page(group, "", number, slots)
+            return tasks, more
+
+        return page_of
 
     def _find_tasks(
         self,
@@ -60,13 +130,33 @@ class FindingHook(ConversationHook):
         name: str | None,
         arguments: Mapping[str, Any] | None,
     ) -> Conversation[list[MediaTask]]:
-        """Overwritten where the provider can be asked by a mark of ours. See `find_tasks`.
+        """See `find_tasks`.
 
-        A reference decides alone, whatever any clock says. A task that shows none and asks for the same is of
-        this submission if it is younger by the provider's clock as its headers show it; if it is older by
-        that, but may be of it by ours, it is a doubt.
+        Where the provider can be asked by a reference of ours, it is. In a list, a reference decides alone,
+        whatever any clock says. A task that shows none and asks for the same is of this submission if it is
+        younger by the provider's clock as its headers show it; if it is older by that, but may be of it by
+        ours, it is a doubt.
         """
-        tasks, complete = yield from self._list_since(name, submitted_after)
+        if self.find is not None and client_ref is not None and name and self.operations[name].marked:
+            return (yield from self._found_by(self.find, self.operations[name].group, client_ref))
+        return (yield from self._found_in_list(client_ref, submitted_after, name, arguments))
+
+    def _found_by(self, find: Call, group: str, client_ref: str) -> Conversation[list[MediaTask]]:
+        try:
+            document = yield from self._look(find, ref=client_ref, group=self.groups.get(group, group))
+        except MediaNotFoundError:
+            return []
+        own_id = as_text(at(self.document.id, document)) or client_ref
+        return [(yield from self._complete(f"{group}/{own_id}" if group else own_id, document))]
+
+    def _found_in_list(
+        self,
+        client_ref: str | None,
+        submitted_after: datetime | None,
+        name: str | None,
+        arguments: Mapping[str, Any] | None,
+    ) -> Conversation[list[MediaTask]]:
+        tasks, complete = yield from self._list_since(name, submitted_after, arguments)
         if name is not None:
             tasks = [dataclasses.replace(task, operation=task.operation or name) for task in tasks]
         if name is None or (arguments is None and client_ref is None):
@@ -105,14 +195,14 @@ class FindingHook(ConversationHook):
         return found
 
     def _list_since(
-        self, name: str | None, since: datetime | None
+        self, name: str | None, since: datetime | None, arguments: Mapping[str, Any] | None
     ) -> Conversation[tuple[list[MediaTask], bool]]:
         """As of `_list_tasks`, by the provider's clock, which may be measured only while it is listed."""
         reached = self.earliest(since, CLOCKS_DISAGREE)
-        tasks, complete = yield from self._list_tasks(name, since)
+        tasks, complete = yield from self._list_tasks(name, since, arguments)
         if not self._covers(reached, since):
             reached = self.earliest(since, CLOCKS_DISAGREE)
-            tasks, complete = yield from self._list_tasks(name, since)
+            tasks, complete = yield from self._list_tasks(name, since, arguments)
         return tasks, complete and self._covers(reached, since)
 
     def _covers(self, reached: datetime | None, since: datetime | None) -> bool:
@@ -134,7 +224,8 @@ class FindingHook(ConversationHook):
             times = [task.created_at for task in page if task.created_at is not None]
             earliest = self.earliest(since)
             # It reaches back only if it is ordered by time, which is rarely written down.
-            if not more or (times and earliest and earliest > times[-1] <= times[0]):
+            in_order = self.listing is None or self.listing.by_time
+            if not more or (in_order and times and earliest and earliest > times[-1] <= times[0]):
                 return list(tasks.values()), True
             if since is None or len(tasks) == known:
                 break

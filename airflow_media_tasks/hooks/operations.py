@@ -1,8 +1,9 @@
 """What a provider can do, and the check of a request before any money is spent.
 
-An `Operation` is data: the provider-neutral words it takes, which of them it must have, and what the
-provider calls them. The check is the same for every provider; a value that only the provider can judge
-(a model id, an aspect ratio) is passed on unjudged, so that a new option needs no release of this package.
+An `Operation` is data: the provider-neutral words it takes, which of them it must have, and where in a
+request the provider wants them. The check is the same for every provider; a value that only the provider
+can judge (a model id, an aspect ratio) is passed on unjudged, so that a new option needs no release of this
+package.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_media_tasks.hooks.places import Into, filled, put, slots_of
 from airflow_media_tasks.task import MediaRequestError, shown
 
 
@@ -22,14 +24,24 @@ from airflow_media_tasks.task import MediaRequestError, shown
 class Operation:
     """One thing a provider can make.
 
-    :param kind: what comes out, `image`, `video` or `audio`.
-    :param path: where it is submitted, below the base URL.
+    :param kind: what comes out, `image`, `video` or `audio`; empty where that is the model's affair.
+    :param path: where it is submitted, below the base URL; `{word}` is an argument, which then stands there.
     :param required: neutral words that must be there.
     :param one_of: groups of neutral words of which exactly one must be there.
-    :param rename: neutral word -> the provider's word, for the words that differ.
-    :param fixed: provider's words that are always sent.
-    :param defaults: provider's words that are sent unless the caller gives another value.
+    :param needs: neutral word -> another that must be there if it is.
+    :param refuses: neutral word -> why it is not taken, and what to do.
+    :param rename: neutral word -> its place in the body, for the words whose place is not their name.
+    :param rest: the object in the body where all other words go, by default the body itself.
+    :param top: words that stand in the body itself although there is a *rest*.
+    :param fixed: place in the body -> what always stands there.
+    :param defaults: as *fixed*, unless the caller gives another value; also of words in *path*.
+    :param beside: neutral word -> what stands in the body, as *defaults*, if that word is given.
     :param inline: neutral words that may hold a picture itself, in base64, instead of its URL.
+    :param group: what precedes the provider's own id in the `media_task_id`, see `MediaHook.group_of`.
+    :param marked: whether a submission can carry our reference, where the provider has a place for one.
+    :param listed: whether its tasks are in the provider's list, where there is one.
+    :param headers: that are sent with a submission.
+    :param timeout: seconds without a byte until we give up on a submission's reply.
     :param expected_seconds: how long the provider usually takes; the first look comes then.
     """
 
@@ -37,10 +49,20 @@ class Operation:
     path: str
     required: tuple[str, ...] = ()
     one_of: tuple[tuple[str, ...], ...] = ()
-    rename: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[str, str] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str | Into] = field(default_factory=dict)
+    rest: str = ""
+    top: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inline: tuple[str, ...] = ()
+    group: str = ""
+    marked: bool = True
+    listed: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 120.0
     expected_seconds: float = 60.0
 
     def check(self, name: str, arguments: Any) -> dict[str, Any]:
@@ -54,7 +76,7 @@ class Operation:
         :raises MediaRequestError: naming the argument, its value, what is allowed and what to do.
         """
         _check_json(name, arguments)
-        neutral_of = {theirs: ours for ours, theirs in self.rename.items()}
+        neutral_of = {theirs: ours for ours in self.rename if (theirs := self._own_word(ours))}
         checked: dict[str, Any] = {}
         absent: list[str] = []
         for key, value in arguments.items():
@@ -63,7 +85,7 @@ class Operation:
                 continue
             if word in checked:
                 raise MediaRequestError(
-                    f"arguments of {name!r}: {word!r} and {self.rename[word]!r} are the same, give one"
+                    f"arguments of {name!r}: {word!r} and {self._own_word(word)!r} are the same, give one"
                 )
             if value == _NONE and self._knows(word):
                 if word in _WORDS:
@@ -75,13 +97,57 @@ class Operation:
         return checked
 
     def body(self, checked: Mapping[str, Any]) -> dict[str, Any]:
-        """The provider's words for what `check` returned."""
-        given = {self.rename.get(word, word): value for word, value in checked.items()}
-        return {**self.defaults, **given, **self.fixed}
+        """The request's body for what `check` returned."""
+        body: dict[str, Any] = {self.rest: {}} if self.rest else {}
+        words = sorted(set(checked) - set(slots_of(self.path)), key=self._order)
+        for place, value in self.defaults.items():
+            if place not in slots_of(self.path):
+                put(body, place, value)
+        for word in words:
+            for place, value in self.beside.get(word, {}).items():
+                put(body, place, value)
+        for word in words:
+            self._place(word).put(body, checked[word])
+        for place, value in self.fixed.items():
+            put(body, place, value)
+        return body
+
+    def submit_path(self, checked: Mapping[str, Any]) -> str:
+        """`path`, with what `check` returned in it."""
+        return str(filled(self.path, {**self.defaults, **checked}))
+
+    def echoed_in(self, echo: Mapping[str, Any]) -> int | None:
+        """How many of the required words are in *echo*, a request's body as a provider shows it.
+
+        None if it is not of this operation: something that always stands in its body is not there. 0 also if
+        one of the words is not there.
+        """
+        for place, value in self.fixed.items():
+            if echo.get(place) != value:
+                return None
+        shown_ = [word for word in self.required if self._place(word).path in echo]
+        return len(shown_) if len(shown_) == len(self.required) else 0
+
+    def _place(self, word: str) -> Into:
+        if word == self.rest or word in self.top or word in self.fixed:
+            return Into(word)
+        place = self.rename.get(word, f"{self.rest}.{word}" if self.rest else word)
+        return place if isinstance(place, Into) else Into(place)
+
+    def _order(self, word: str) -> tuple[int, int, str]:
+        """An object that is given whole comes first, and what is added to a list comes as `rename` has it."""
+        known = list(self.rename)
+        return (word != self.rest, known.index(word) if word in known else -1, word)
+
+    def _own_word(self, word: str) -> str | None:
+        """What the provider calls *word*, if that is a word of its own."""
+        name = self._place(word).path.rpartition(".")[2]
+        return None if name.endswith("[]") or name == word else name
 
     def _knows(self, word: str) -> bool:
         return (
             word in _WORDS | _TEXTS | _NUMBERS
+            or word in slots_of(self.path)
             or word.endswith(("_url", "_urls", "_id"))
             or word in self.required
             or any(word in group for group in self.one_of)
@@ -104,6 +170,13 @@ class Operation:
                     f"{name!r} needs exactly one of {_listed(group)}, got "
                     f"{_listed(given) or 'none of them'}{why}"
                 )
+        for word in checked:
+            if word in self.refuses:
+                raise MediaRequestError(f"{word!r} {shown(checked[word])} of {name!r} {self.refuses[word]}")
+            if self.needs.get(word, word) not in checked:
+                raise MediaRequestError(
+                    f"{word!r} {shown(checked[word])} of {name!r} needs {self.needs[word]!r} beside it"
+                )
 
     def _checked_value(self, operation: str, word: str, value: Any) -> Any:
         if word.endswith("_urls"):
@@ -112,6 +185,10 @@ class Operation:
             return [self._checked_address(operation, word, item) for item in value]
         if word.endswith("_url"):
             return self._checked_address(operation, word, value)
+        if word in slots_of(self.path) and not (isinstance(value, str) and _SEGMENTS.fullmatch(value)):
+            raise _wrong(
+                operation, word, value, "letters, digits and any of . _ : - with single slashes between"
+            )
         if word in _TEXTS:
             if not isinstance(value, str):
                 raise _wrong(operation, word, value, "a text")
@@ -130,6 +207,8 @@ class Operation:
 _NONE = "None"
 _RENDERED = f"a template makes {_NONE!r} of a value that is not there"
 
+# None of `.` and `..`: it becomes part of a path.
+_SEGMENTS = re.compile(r"(?!\.+(?:/|$))[\w.:-]+(?:/(?!\.+(?:/|$))[\w.:-]+)*", re.ASCII)
 _WORDS = frozenset({"prompt", "text"})
 _TEXTS = frozenset({"prompt", "negative_prompt", "model", "aspect_ratio", "resolution"})
 _NUMBERS = frozenset({"duration", "count", "seed"})

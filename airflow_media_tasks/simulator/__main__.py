@@ -6,9 +6,8 @@ import argparse
 import signal
 import sys
 
-from airflow_media_tasks.simulator.faults import PROVIDERS
 from airflow_media_tasks.simulator.kling import ACCESS_KEY, SECRET_KEY
-from airflow_media_tasks.simulator.simulator import Simulator
+from airflow_media_tasks.simulator.simulator import PROVIDERS, Simulator
 from airflow_media_tasks.simulator.world import BAD_KEY, NO_FUNDS_KEY
 
 
@@ -32,7 +31,7 @@ def main() -> int:
         print(f"cannot listen: {error}", file=sys.stderr)
         return 1
     print(f"simulator   {simulator.url}")
-    for name in PROVIDERS:
+    for name in (provider.name for provider in PROVIDERS):
         print(f"{name:<11} {simulator.url}/{name}")
     print(f"API key     anything; {BAD_KEY} is refused, {NO_FUNDS_KEY} has no money")
     print(f"Kling JWT   access key {ACCESS_KEY}, secret key {SECRET_KEY}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-
-PROVIDERS = ("vap", "acedata", "kling", "fal", "replicate")
 
 On = Literal["submit", "read", "all"]
 
@@ -44,7 +43,7 @@ class Fault:
     """One fault that is in force.
 
     :param kind: see `docs/simulator.md`.
-    :param provider: one of `PROVIDERS`, or None for all.
+    :param provider: the name of one, or None for all.
     :param on: `submit`, `read` or `all` requests.
     :param until: the simulator's unix seconds at which it ends, or None.
     :param count: how many more requests it hits, or None for any number.
@@ -71,15 +70,20 @@ class Fault:
         }
 
 
-def parse_fault(value: Any, now: float) -> Fault:
-    """The fault that the JSON object *value* describes. Raises ValueError with a sentence otherwise."""
+def parse_fault(value: Any, now: float, providers: Collection[str]) -> Fault:
+    """The fault that the JSON object *value* describes. Raises ValueError with a sentence otherwise.
+
+    :param providers: the names of all that there are.
+    """
     _require(isinstance(value, dict), "a fault is a JSON object with at least 'kind'")
     rest = dict(value)
     kind = rest.pop("kind", None)
     _require(isinstance(kind, str) and kind in _KINDS, f"'kind' is one of {sorted(_KINDS)}, not {kind!r}")
     default_on, own = _KINDS[kind]
     provider = rest.pop("provider", None)
-    _require(provider in (None, *PROVIDERS), f"'provider' is one of {PROVIDERS} or null, not {provider!r}")
+    _require(
+        provider in (None, *providers), f"'provider' is one of {sorted(providers)} or null, not {provider!r}"
+    )
     on = rest.pop("on", None) or default_on
     _require(on in ("submit", "read", "all"), f"'on' is submit, read or all, not {on!r}")
     _require(

@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from airflow_media_tasks.simulator.acedata import AceData
-from airflow_media_tasks.simulator.fal import Fal
-from airflow_media_tasks.simulator.faults import PROVIDERS
-from airflow_media_tasks.simulator.kling import Kling
 from airflow_media_tasks.simulator.media import CONTENT_TYPES, render
 from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route
-from airflow_media_tasks.simulator.replicate import Replicate
-from airflow_media_tasks.simulator.vap import Vap
 from airflow_media_tasks.simulator.words import words_in
 from airflow_media_tasks.simulator.world import Output, Refusal, Task, World
 
@@ -39,9 +33,10 @@ class Server:
 
     :param world: what the simulator knows.
     :param folder: where rendered media are kept.
+    :param providers: what it serves.
     """
 
-    def __init__(self, world: World, folder: Path) -> None:
+    def __init__(self, world: World, folder: Path, providers: Iterable[Provider]) -> None:
         self.world = world
         self._folder = folder
         self._rendering: dict[str, asyncio.Task[None]] = {}
@@ -58,7 +53,7 @@ class Server:
             ("POST", "/_sim/clock", self._advance),
         ):
             self.app.router.add_route(method, path, control)
-        for provider in (Vap(), AceData(), Kling(), Fal(), Replicate()):
+        for provider in providers:
             for route in provider.routes():
                 path = f"/{provider.name}{route.path}"
                 self.app.router.add_route(route.method, path, self._endpoint(provider, route))
@@ -199,8 +194,8 @@ class Server:
 
     async def _get_ledger(self, request: web.Request) -> web.Response:
         provider = request.query.get("provider")
-        if provider not in (None, *PROVIDERS):
-            return _sentence(f"provider must be one of {', '.join(PROVIDERS)}")
+        if provider not in (None, *self.world.providers):
+            return _sentence(f"provider must be one of {', '.join(self.world.providers)}")
         return web.json_response(ledger_of(self.world, provider))
 
     async def _get_requests(self, _: web.Request) -> web.Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +13,17 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from airflow_media_tasks.simulator.acedata import AceData
+from airflow_media_tasks.simulator.fal import Fal
+from airflow_media_tasks.simulator.kling import Kling
+from airflow_media_tasks.simulator.provider import Provider
+from airflow_media_tasks.simulator.replicate import Replicate
 from airflow_media_tasks.simulator.server import Server, ledger_of
+from airflow_media_tasks.simulator.vap import Vap
 from airflow_media_tasks.simulator.world import World
 
 
+PROVIDERS: tuple[type[Provider], ...] = (Vap, AceData, Kling, Fal, Replicate)
 _SHUTDOWN_SECONDS = 0.2
 _BACKLOG = 4096  # connections that wait to be taken, so that a burst of a thousand clients is not refused
 
@@ -29,12 +36,16 @@ class Simulator:
     :param port: TCP port, 0 for a free one.
     :param seconds: how long a task takes from its submission to its end unless its request says otherwise.
     :param host: the address to listen on.
+    :param more: providers beside those of `PROVIDERS`.
     """
 
-    def __init__(self, port: int = 0, seconds: float = 3.0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int = 0, seconds: float = 3.0, host: str = "127.0.0.1", more: Iterable[Provider] = ()
+    ) -> None:
         self._host = host
         self._port = port
-        self._world = World(seconds)
+        self._providers = (*(provider() for provider in PROVIDERS), *more)
+        self._world = World(seconds, [provider.name for provider in self._providers])
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -80,7 +91,9 @@ class Simulator:
     async def _serve(self, ready: Future[None]) -> None:
         with tempfile.TemporaryDirectory(prefix="media-simulator-") as folder:
             runner = web.AppRunner(
-                Server(self._world, Path(folder)).app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+                Server(self._world, Path(folder), self._providers).app,
+                access_log=None,
+                shutdown_timeout=_SHUTDOWN_SECONDS,
             )
             try:
                 await runner.setup()

@@ -11,7 +11,7 @@ import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal, NoReturn
@@ -209,10 +209,12 @@ class World:
     """All state of one simulator. It lives in the server's event loop; nothing else touches it.
 
     :param seconds: how long a task takes unless its request says `[sim:seconds=...]`.
+    :param providers: the names of those that are simulated.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, providers: Collection[str]) -> None:
         self.seconds = seconds
+        self.providers = providers
         self.own_hosts: set[str] = set()
         self.advanced = 0.0
         self.reset()
@@ -242,7 +244,7 @@ class World:
 
     def add_fault(self, value: Any) -> Fault:
         """Put a fault in force. Raises ValueError if *value* is malformed."""
-        fault = parse_fault(value, self.now())
+        fault = parse_fault(value, self.now(), self.providers)
         self.faults.append(fault)
         return fault
 

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.simulator.provider import Provider
 from airflow_media_tasks.task import (
     MediaRateLimitError,
     MediaTask,
@@ -44,6 +45,8 @@ class HookCase:
     cost_unit: ClassVar[str | None] = None
     documented: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     """Operation, file name and type of what the provider's documents say that it makes."""
+    simulated: ClassVar[tuple[Provider, ...]] = ()
+    """The provider's part of the simulator, where that is not among its own."""
     finds_by_request: ClassVar[bool] = True
     """Whether a lost submission is found with no mark at all."""
     lists_what_runs: ClassVar[bool] = True

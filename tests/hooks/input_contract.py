@@ -62,7 +62,7 @@ class InputContract(HookCase):
         """A connection that is refused is tried again, even for a submission, which is then billed once."""
         host = f"http://127.0.0.1:{closed_port}/{self.hook_class.conn_type}"
         hook = self.hook_for(connect, sim, host=host)
-        late = Simulator(port=closed_port)
+        late = Simulator(port=closed_port, more=self.simulated)
         tries = 0
         signed = hook._headers
 

@@ -7,10 +7,13 @@ from airflow_media_tasks.simulator.faults import parse_fault
 
 def test_defaults():
     """A fault holds for all providers, without limit, on what its kind is made for."""
-    fault = parse_fault({"kind": "lose_reply"}, now=100)
+    fault = parse_fault({"kind": "lose_reply"}, now=100, providers=("vap",))
     assert (fault.provider, fault.on, fault.until, fault.count) == (None, "submit", None, None)
-    assert parse_fault({"kind": "outage", "seconds": 5}, now=100).until == 105
-    assert parse_fault({"kind": "outage"}, now=100).fields == {"status": 503, "html": False}
+    assert parse_fault({"kind": "outage", "seconds": 5}, now=100, providers=("vap",)).until == 105
+    assert parse_fault({"kind": "outage"}, now=100, providers=("vap",)).fields == {
+        "status": 503,
+        "html": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -38,4 +41,4 @@ def test_defaults():
 def test_a_malformed_fault_is_refused_with_a_sentence(value, word):
     """Whatever is wrong with a fault is named in the error."""
     with pytest.raises(ValueError, match=word):
-        parse_fault(value, now=0)
+        parse_fault(value, now=0, providers=("vap",))
