@@ -22,7 +22,7 @@ def first_dag(metadata_database: None, tmp_path: Path) -> Iterator[None]:
     (text,) = re.findall(r"```python\n(.*?)```", Path(docs.ROOT, "README.md").read_text(), re.DOTALL)
     for before, after in {
         "s3://media": f"file://{tmp_path}",
-        '"retries": 2': '"retries": 2, "poll_interval": 0.2',
+        '"retries": 4': '"retries": 4, "poll_interval": 0.2',
     }.items():
         assert before in text
         text = text.replace(before, after)
