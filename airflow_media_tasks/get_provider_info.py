@@ -19,6 +19,15 @@ _PRICES = {
         "schema": {"type": ["object", "null"]},
     }
 }
+_MODELS = {
+    "models": {
+        "label": "Models",
+        "description": (
+            'Which model an operation uses unless a task names one: {"text_to_image": "owner/name"}.'
+        ),
+        "schema": {"type": ["object", "null"]},
+    }
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -46,6 +55,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.vap",
                     "airflow_media_tasks.hooks.acedata",
                     "airflow_media_tasks.hooks.kling",
+                    "airflow_media_tasks.hooks.replicate",
                 ],
             }
         ],
@@ -177,6 +187,21 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": _PRICES,
+            },
+            {
+                "connection-type": "replicate",
+                "hook-class-name": "airflow_media_tasks.hooks.replicate.ReplicateHook",
+                "hook-name": "Replicate",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API token", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "r8_...",
+                        "host": "https://api.replicate.com",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {**_PRICES, **_MODELS},
             },
         ],
     }

@@ -1,8 +1,7 @@
 """Run an example DAG on a real Airflow, against the simulator or the real providers, and check what it made.
 
-Providers whose connection is in the environment already (AIRFLOW_CONN_VAP_DEFAULT,
-AIRFLOW_CONN_ACEDATA_DEFAULT, AIRFLOW_CONN_KLING_DEFAULT) are used as they are, and cost money; the simulator
-plays the others, for nothing.
+Providers whose connection is in the environment already (AIRFLOW_CONN_VAP_DEFAULT, ...) are used as they are,
+and cost money; the simulator plays the others, for nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from deployment import Deployment, DeploymentError, free_port, tail
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "example_dags"
-PROVIDERS = ("vap", "acedata", "kling")
+PROVIDERS = ("vap", "acedata", "kling", "replicate")
 PROGRESS_SECONDS = 3.0
 RUN_SECONDS = 3600.0
 LOGS_SHOWN, LOG_LINES = 3, 10

@@ -26,8 +26,13 @@ from airflow_media_tasks.task import MediaTask
 
 Connect = Callable[..., str]
 
-PROVIDERS = ("vap", "acedata", "kling")
-OPERATION = {"vap": "text_to_video", "acedata": "veo/text_to_video", "kling": "text_to_video"}
+OPERATION = {
+    "vap": "text_to_video",
+    "acedata": "veo/text_to_video",
+    "kling": "text_to_video",
+    "replicate": "text_to_video",
+}
+PROVIDERS = tuple(OPERATION)
 
 log = logging.getLogger(__name__)
 

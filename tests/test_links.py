@@ -44,7 +44,12 @@ def test_the_link_leads_to_a_tab_that_there_is() -> None:
 
 @pytest.mark.parametrize(
     ("conn_type", "starts"),
-    [("acedata", "https://platform.acedata.cloud/"), ("kling", "https://app.klingai.com/"), ("vap", "")],
+    [
+        ("acedata", "https://platform.acedata.cloud/"),
+        ("kling", "https://app.klingai.com/"),
+        ("replicate", "https://replicate.com/"),
+        ("vap", ""),
+    ],
 )
 def test_the_console_is_that_of_the_connections_provider(
     connect: Callable[..., str], conn_type: str, starts: str

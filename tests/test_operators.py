@@ -114,7 +114,7 @@ def test_the_result_is_the_task_as_a_dict(
         ("veo/text_to_video", "acedata_default"),
         ("upscale_video", "acedata_default"),
         ("trim_video", "vap_default"),
-        ("text_to_music", "vap_default"),
+        ("inpaint_image", "vap_default"),
     ],
 )
 def test_the_connection_of_the_one_who_makes_it_is_the_default(operation: str, conn_id: str) -> None:

@@ -22,6 +22,7 @@ from airflow.sdk.exceptions import (
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from airflow_media_tasks import firing, operators, records
+from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.operators import MediaTaskOperator
@@ -365,6 +366,19 @@ async def test_only_a_task_that_somebody_ended_is_cancelled(
     """Airflow calls `on_kill` for a trigger moved to another triggerer and for a clear, too: these go on."""
     await waiting(connect, monkeypatch, {"r": {key: state}}, map_index).on_kill()
     assert sim.requests() == ({CANCELLING: 1} if is_killed else {})
+
+
+async def test_a_killed_prediction_is_cancelled_at_replicate(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, sim: Simulator
+) -> None:
+    """Where a provider can cancel, a user who ends the task ends what it would have cost."""
+    conn_id = connect("replicate")
+    hook = await asyncio.to_thread(get_media_hook, conn_id)
+    task = await hook.asubmit("text_to_video", {"prompt": "a fox [sim:seconds=600]"})
+    trigger = waiting(connect, monkeypatch, {"r": {"t": "failed"}})
+    trigger.media_conn_id, trigger.media_task_id = conn_id, task.id
+    await trigger.on_kill()
+    assert [one["status"] for one in sim.tasks()] == ["cancelled"]
 
 
 @pytest.mark.parametrize("states", [{}, {"r": {}}])

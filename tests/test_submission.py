@@ -382,7 +382,7 @@ def test_a_provider_that_nobody_reaches_is_no_unknown_outcome(connect: Connect, 
 def test_another_request_is_another_submission(
     place: Place, sim: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A retry whose rendered request is new pays for it, and says so, and that the old one goes on."""
+    """A retry whose rendered request is new pays for it, says so, and ends the old one if it can be."""
     caplog.set_level(logging.INFO)
     first = place.run()
     place.arguments["prompt"] = "a wolf [sim:seconds=60]"
@@ -390,7 +390,9 @@ def test_another_request_is_another_submission(
     assert second.id != first.id
     assert len(sim.ledger()) == 2
     assert f"not the one that was submitted before ({place.operation}, {first.id})" in caplog.text
-    assert f"cannot cancel {first.id}: it goes on" in caplog.text
+    goes_on = f"cannot cancel {first.id}: it goes on" in caplog.text
+    assert goes_on is (sim.tasks()[0]["status"] != "cancelled")
+    assert goes_on is not get_media_hook(place.media_conn_id).can_cancel
     assert place.run().id == second.id
     assert len(sim.ledger()) == 2
 

@@ -369,8 +369,8 @@ def test_an_answer_is_void_once_the_task_was_found(vap: Place, sim: Simulator, c
 def test_an_answer_of_before_an_upgrade_is_honoured(place: Place, sim: Simulator, phase: str) -> None:
     """What a person wrote into the record itself, when that was the way, holds."""
     place.run_and_die("before_result")
-    groups = {"vap": "", "acedata": "veo/", "kling": "videos/text2video/"}
-    own = groups[place.media_conn_id.removesuffix("_default")] + own_id(sim.ledger()[0])
+    groups = {"acedata_default": "veo/", "kling_default": "videos/text2video/"}
+    own = groups.get(place.media_conn_id, "") + own_id(sim.ledger()[0])
     if phase == "adopted":
         place.decide_in_the_record(phase=phase, media_task_id=own)
         assert place.run().id == own

@@ -12,7 +12,13 @@ MAPPED = 3
 BATCH = 8
 FOREVER = 1_000_000  # simulated seconds: until the rig moves the simulator's clock
 # What each family is asked for: its place in the rig.
-OPERATIONS = {"vap": "text_to_image", "acedata": "veo/text_to_video", "kling": "text_to_video"}
+OPERATIONS = {
+    "vap": "text_to_image",
+    "acedata": "veo/text_to_video",
+    "kling": "text_to_video",
+    "replicate": "text_to_image",
+}
+UNMARKED = ("vap", "replicate")
 EVERYBODY = tuple(OPERATIONS)
 # Most of what is tried is the same code for all families. Two go through all of it, one whose tasks carry no
 # mark of ours and one whose tasks do; the others through what their hooks decide, with one task each.
@@ -87,14 +93,14 @@ class Scenario:
     def requests(self, provider: str, mode: str) -> list[dict[str, Any]]:
         """Each task instance's arguments, or those of each request of the batch.
 
-        Equal ones, except where the provider keeps no mark of ours: VAP cannot tell two equal ones apart.
+        Equal ones, except where the provider keeps no mark of ours: it cannot tell two equal ones apart.
         """
         prompts = [
             f"{self.name} {mode} {self.words} [sim:seconds={3 if index < self.quick else self.seconds}]"
             for index in range(self.batch or self.modes[mode])
         ]
         return [
-            {**self.arguments, "prompt": f"{prompt} {index}" if provider == "vap" else prompt}
+            {**self.arguments, "prompt": f"{prompt} {index}" if provider in UNMARKED else prompt}
             for index, prompt in enumerate(prompts)
         ]
 

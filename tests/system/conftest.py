@@ -45,6 +45,7 @@ def secrets() -> dict[str, dict[str, str]]:
         "vap_default": {"password": "vap-key-9f3b7c5e2d8a4610"},
         "acedata_default": {"password": "acedata-token-1c6e8b0d4f927a35"},
         "kling_default": {"password": "kling-key-7e2a9c4b6d1f8053"},
+        "replicate_default": {"password": "r8_4d7b2f9e6c1a8053"},
         "kling_pair": {"login": "sim-access-key", "password": "sim-secret-key-0123456789abcdef0123456789"},
         "vap_refused": {"password": "sim-bad-key"},
         "acedata_refused": {"password": "sim-bad-key"},

@@ -165,6 +165,29 @@ def test_chain(airflow: Deployment, simulator: Simulator, output: Path) -> None:
         assert is_sound(file, output / "chain" / f"{task}.mp4")
 
 
+def test_replicate(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """A picture becomes two films, by an operation's own model and by one that is named, each paid once."""
+    simulator.reset()
+    run = Run(airflow, "example_replicate")
+    for waiting in (1, 2):
+        wait_until_deferred(waiting)
+        simulator.advance(1000)
+    assert run.end() == "success"
+    picture = run.result("picture")
+    ledger = simulator.ledger()
+    assert [(entry["provider"], entry["operation"]) for entry in ledger] == [
+        ("replicate", "text_to_image"),
+        ("replicate", "image_to_video"),
+        ("replicate", "image_to_video"),
+    ]
+    assert sum(picture["url"] in json.dumps(entry["request"]) for entry in ledger) == 2
+    for task, name in (("picture", "picture.png"), ("video", "video.mp4"), ("other_model", "other.mp4")):
+        (file,) = (file for file in run.result(task)["files"] if "path" in file)
+        assert is_sound(file, output / "replicate" / name)
+
+
 @pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
 @pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
 def test_loop(
