@@ -326,6 +326,7 @@ def _of_batch(instance: Mapping[str, Any], manifest: schema.Manifest) -> Json:
 
 def _of_progress(instance: Mapping[str, Any], progress: schema.Progress, failed: bool) -> Json:
     ended = progress.succeeded + progress.failed
+    goes_on = "The next try" if instance["state"] == "up_for_retry" else "A clear"
     return {
         **_nothing(),
         "status": "failed" if failed else "running",
@@ -333,6 +334,7 @@ def _of_progress(instance: Mapping[str, Any], progress: schema.Progress, failed:
         "provider": progress.provider,
         "media_conn_id": progress.media_conn_id,
         "finished_at": instance["end_date"] if failed else None,
+        "notice": f"{goes_on} goes on with it, and pays nothing for what was made." if failed else None,
         "batch": {
             "total": progress.total,
             "submitted": progress.waiting + ended,
@@ -341,7 +343,7 @@ def _of_progress(instance: Mapping[str, Any], progress: schema.Progress, failed:
             "errors": {},
             "results": None,
             **_spent(progress),
-            "why": None,
+            "why": "It has not come to its results." if failed else None,
         },
     }
 

@@ -529,6 +529,16 @@ def test_a_batch_shows_how_far_it_is(airflow: Airflow, state: str, status: str) 
     assert airflow.get("api/totals").status_code == 200
 
 
+@pytest.mark.parametrize(("state", "who"), [("failed", "A clear"), ("up_for_retry", "The next try")])
+def test_a_batch_that_airflow_ended_says_what_becomes_of_it(airflow: Airflow, state: str, who: str) -> None:
+    """It has no results, and what it has made until then is counted and kept."""
+    airflow.add("r1", state=state, operator_name="GenerateMediaBatchOperator")
+    airflow.records["films", "r1", "media_task.batch"] = STANDS
+    item = airflow.item("r1")
+    assert (item["batch"]["succeeded"], item["batch"]["why"]) == (60, "It has not come to its results.")
+    assert item["notice"] == f"{who} goes on with it, and pays nothing for what was made."
+
+
 @pytest.mark.parametrize("stands", [{"total": -1}, {"waiting": "x"}, {"succeeded": None}, {"provider": 5}])
 def test_so_is_what_a_batch_says_of_itself(airflow: Airflow, stands: dict[str, Any]) -> None:
     """Others may write it, too."""

@@ -10,7 +10,7 @@ from airflow.sdk import DAG
 from airflow_media_tasks.operators import GenerateImageOperator
 
 
-with DAG("hidden", default_args={"poll_interval": 1, "retries": 2, "retry_delay": timedelta(seconds=1)}):
+with DAG("hidden", default_args={"poll_interval": 1, "retries": 30, "retry_delay": timedelta(seconds=1)}):
     GenerateImageOperator(
         task_id="secret",
         media_conn_id="vap_default",

@@ -17,7 +17,7 @@ from airflow_media_tasks.sensors import MediaTaskSensor
 
 OUTPUT = os.environ["MEDIA_OUTPUT"]
 # Airflow itself uses tries up where a deferral is short (apache/airflow#71580).
-QUICK = {"poll_interval": 1, "retries": 4, "retry_delay": timedelta(seconds=1)}
+QUICK = {"poll_interval": 1, "retries": 30, "retry_delay": timedelta(seconds=1)}
 
 with DAG("mixed", default_args=QUICK):
     one = GenerateImageOperator(task_id="one", media_conn_id="vap_default", prompt="Mixed: one")
