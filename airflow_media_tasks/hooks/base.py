@@ -242,19 +242,13 @@ class MediaHook(FindingHook):
         name = self.operation_name(operation)
         checked = self.operations[name].check(name, arguments)
         self._check_extra()
-        model = (self.settings.extra.get("models") or {}).get(name)
+        model = self._models().get(name)
         return name, checked if model is None else {"model": model, **checked}
 
     def _check_extra(self) -> None:
         """Raises MediaRequestError if the connection's extra says what cannot be: a model, an address."""
         extra, where = self.settings.extra, f"connection {self.media_conn_id!r}"
-        models = extra.get("models") or {}
-        known = isinstance(models, Mapping) and not set(models) - set(self.operations)
-        if not known or not all(isinstance(model, str) and model for model in models.values()):
-            raise MediaRequestError(
-                f"{where}: models in extra must be an object of operation to model, such as "
-                f'{{"{next(iter(self.operations))}": "..."}}, got {shown(models)}'
-            )
+        self._models()
         address = extra.get(self.reference) if self.reference.endswith("_url") else None
         if address and not is_address(address):
             raise MediaRequestError(
@@ -399,7 +393,7 @@ class MediaHook(FindingHook):
                 raise MediaRequestError(
                     "arguments can only be compared for a given operation: pass operation too"
                 )
-            arguments = self.operations[name].check(name, arguments)
+            _, arguments = self.check(name, arguments)
         tasks = yield from self._find_tasks(client_ref, submitted_after, name, arguments)
         strange = [task.id for task in tasks if not self._is_id(task.id)]
         if strange and not (client_ref is None and arguments is None):

@@ -103,17 +103,15 @@ class FindingHook(ProtocolHook):
             found, whole = yield from self._walk(self._pages_of(group, since, name, arguments), since)
             tasks += found
             complete = complete and whole
-        after = self.listing.shows_after
-        if after and since is not None and time.time() - since.timestamp() < after:
-            complete = False
         return tasks, complete
 
     def _pages_of(
         self, group: str, since: datetime | None, name: str | None, arguments: Mapping[str, Any] | None
     ) -> Callable[[int], Conversation[tuple[list[MediaTask], bool]]]:
         earliest = self.earliest(since, CLOCKS_DISAGREE)
-        defaults = self.operations[name].defaults if name else {}
-        slots: dict[str, Any] = {"model": {**defaults, **(arguments or {})}.get("model")}
+        usual = self.operations[name].defaults if name else {}
+        model = (arguments or {}).get("model") or self._models().get(name or "") or usual.get("model")
+        slots: dict[str, Any] = {"model": model}
         if earliest is not None:
             slots |= {"since": earliest.timestamp(), "since_iso": earliest.isoformat()}
 
@@ -167,7 +165,7 @@ class FindingHook(ProtocolHook):
                 if (earliest is None or task.created_at is None or task.created_at >= earliest)
                 and (name is None or self._comes_from(task, name, None, None) is not False)
             ]
-        found, doubts = [], [] if complete else ["it does not reach back to the submission"]
+        found, doubts = [], self._gaps(submitted_after, complete)
         for task in tasks:
             ref = self._ref_of(task)
             if client_ref is not None and ref is not None:
@@ -193,6 +191,14 @@ class FindingHook(ProtocolHook):
                 provider=self.conn_type,
             )
         return found
+
+    def _gaps(self, since: datetime | None, complete: bool) -> list[str]:
+        """Why a list may not have what was submitted since *since*."""
+        gaps = [] if complete else ["it does not reach back to the submission"]
+        after = self.listing.shows_after if self.listing else 0.0
+        if after and since is not None and time.time() - since.timestamp() < after:
+            gaps.append(f"it is certain to show a task only {after / 60:.0f} minutes after its submission")
+        return gaps
 
     def _list_since(
         self, name: str | None, since: datetime | None, arguments: Mapping[str, Any] | None

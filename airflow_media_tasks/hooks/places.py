@@ -37,8 +37,8 @@ def _reader(expression: str) -> Callable[[Any], Any]:
     def by_search(document: Any) -> Any:
         try:
             return compiled.search(document)
-        except JMESPathError:
-            # A function was given a value of another type: the document is not as described.
+        except (JMESPathError, TypeError):
+            # A function or a comparison was given a value of another type: the document is not as described.
             return None
 
     return by_keys if _KEYS.fullmatch(expression) else by_search

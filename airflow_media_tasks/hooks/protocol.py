@@ -6,6 +6,7 @@ A provider writes down what is so (`tables.py`, `operations.py`), and overrides 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -96,6 +97,23 @@ class ProtocolHook(ConversationHook):
     def _group(self, name: str, operation: Operation, arguments: Mapping[str, Any], reply: Reply) -> str:  # noqa: ARG002  # for subclasses
         """What precedes the id of the task that was just submitted."""
         return operation.group
+
+    def _models(self) -> Mapping[str, str]:
+        """Which model an operation uses unless it is told, by the connection's extra.
+
+        :raises MediaRequestError: if that is no table of them, nor the JSON of one.
+        """
+        given = models = self.settings.extra.get("models") or {}
+        if isinstance(given, str):
+            with contextlib.suppress(ValueError):
+                models = json.loads(given)
+        known = isinstance(models, Mapping) and not set(models) - set(self.operations)
+        if not known or not all(isinstance(model, str) and model for model in models.values()):
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: models in extra must be an object of operation to "
+                f'model, such as {{"{next(iter(self.operations))}": "..."}}, got {shown(given)}'
+            )
+        return dict(models)
 
     def _body(self, name: str, operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002  # for subclasses
         """The body of a submission, without a reference."""

@@ -19,6 +19,7 @@ DOCUMENT = {"status": "done", "data": [{"url": "a"}, {"url": "b"}], "error": Non
         ("nothing.at.all", None),
         ("", None),
         ("join(',', status)", None),
+        ("status < `400` && 'good'", None),
     ],
 )
 def test_a_place_is_jmespath(expression: str, found: Any) -> None:
