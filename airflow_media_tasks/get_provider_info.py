@@ -56,6 +56,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.acedata",
                     "airflow_media_tasks.hooks.kling",
                     "airflow_media_tasks.hooks.replicate",
+                    "airflow_media_tasks.hooks.fal",
                 ],
             }
         ],
@@ -198,6 +199,21 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {
                         "password": "r8_...",
                         "host": "https://api.replicate.com",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {**_PRICES, **_MODELS},
+            },
+            {
+                "connection-type": "fal",
+                "hook-class-name": "airflow_media_tasks.hooks.fal.FalHook",
+                "hook-name": "fal",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "key id:key secret",
+                        "host": "https://queue.fal.run",
                         "port": _PORT,
                     },
                 },

@@ -48,6 +48,7 @@ def test_the_link_leads_to_a_tab_that_there_is() -> None:
         ("acedata", "https://platform.acedata.cloud/"),
         ("kling", "https://app.klingai.com/"),
         ("replicate", "https://replicate.com/"),
+        ("fal", "https://fal.ai/"),
         ("vap", ""),
     ],
 )

@@ -17,8 +17,9 @@ OPERATIONS = {
     "acedata": "veo/text_to_video",
     "kling": "text_to_video",
     "replicate": "text_to_image",
+    "fal": "text_to_image",
 }
-UNMARKED = ("vap", "replicate")
+UNMARKED = ("vap", "replicate", "fal")
 EVERYBODY = tuple(OPERATIONS)
 # Most of what is tried is the same code for all families. Two go through all of it, one whose tasks carry no
 # mark of ours and one whose tasks do; the others through what their hooks decide, with one task each.

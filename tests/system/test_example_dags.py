@@ -22,6 +22,7 @@ OPERATIONS = {
     "vap_default": "text_to_video",
     "acedata_default": "veo/text_to_video",
     "kling_default": "text_to_video",
+    "fal_default": "text_to_video",
 }
 EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "example_dags"
 LOOPS = hasattr(sdk, "LoopDecision")  # from Airflow 3.4 on
@@ -124,6 +125,28 @@ def test_product_videos(
             assert video["id"] in run.log("product.video", index)
     names = [instance["rendered_map_index"] for instance in run.instances("product.video")]
     assert names == [product["sku"] for product in products]
+
+
+def test_fal(airflow: Deployment, simulator: Simulator, output: Path) -> None:
+    """Two models that the run names paint a picture and animate it; both land, each paid for once."""
+    simulator.reset()
+    run = Run(airflow, "example_fal", painter="acme/painter/v2", prompt="An owl of tin")
+    for _ in airflow.ticks(180.0, 1.0):
+        simulator.advance(1000)
+        if run.states("film") == ["success"]:
+            break
+    assert run.end() == "success"
+    painted, animated = simulator.ledger()
+    assert (painted["operation"], animated["operation"]) == ("run", "image_to_video")
+    assert painted["request"] == {"prompt": "An owl of tin", "image_size": "landscape_16_9"}
+    picture, film = run.result("picture"), run.result("film")
+    assert animated["request"]["image_url"] == picture["url"]
+    assert (picture["id"], film["id"]) == (
+        f"acme/painter/{painted['id']}",
+        f"fal-ai/kling-video/{animated['id']}",
+    )
+    for made, name in ((picture, "picture.png"), (film, "film.mp4")):
+        assert is_sound(made["files"][0], output / "fal" / name)
 
 
 def test_batch(airflow: Deployment, simulator: Simulator, output: Path) -> None:
@@ -233,7 +256,7 @@ def test_every_example_is_read(airflow: Deployment) -> None:
 def runs(
     airflow: Deployment, simulator: Simulator, wait_until_deferred: Callable[[int], None]
 ) -> dict[str, Run]:
-    """Runs of the other examples: their fourteen tasks wait together, then the clock moves."""
+    """Runs of the other examples: their fifteen tasks wait together, then the clock moves."""
     simulator.reset()
     started = {
         "kling": Run(airflow, "example_kling_text_to_video", prompt="A tin robot waters a fern", duration=10),
@@ -246,7 +269,7 @@ def runs(
         started[name] = Run(
             airflow, "example_same_dag_any_provider", media_conn_id=name, prompt=f"A fox by {name}"
         )
-    wait_until_deferred(1 + 5 + 1 + 3 + 1 + 3)
+    wait_until_deferred(1 + 5 + 1 + 3 + 1 + 4)
     simulator.advance(1000)
     return started
 
