@@ -1,9 +1,9 @@
-"""`airflow media-tasks show|adopt|resubmit|prune`: what is recorded of submissions, and a person's answer.
+"""`airflow media-tasks`: what is recorded of submissions, and a person's answer; what an account answers.
 
 `adopt` and `resubmit` read the record in a task instance's state store, write the answer beside it and clear
 the task; `prune` removes old copies of records. All of it goes over Airflow's public REST API and with its
 permissions. `adopt` alone needs more: it asks the provider for the task, with the record's connection as it
-is to be found here.
+is to be found here. `doctor` asks nothing but a provider.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ import getpass
 import json
 import math
 import os
+import sys
 import urllib.error
 import urllib.request
 from argparse import Namespace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
+
+
+if TYPE_CHECKING:
+    from airflow_media_tasks.hooks.base import MediaHook
 
 
 _KEY = "media_task"  # records.KEY; not imported, because every call of `airflow` reads this module
@@ -55,7 +61,8 @@ def get_cli_commands() -> list[GroupCommand]:
     return [
         GroupCommand(
             name="media-tasks",
-            help="Look at, adopt or give up the submission of a media task; remove old copies of records",
+            help="Look at, adopt or give up the submission of a media task; remove old copies of records; "
+            "see whether an account answers as expected",
             subcommands=(
                 ActionCommand(
                     name="show",
@@ -95,6 +102,25 @@ def get_cli_commands() -> list[GroupCommand]:
                         *_LOGIN,
                     ),
                 ),
+                ActionCommand(
+                    name="doctor",
+                    help="Say what a provider's account answers differently from what this package expects",
+                    func=lazy_load_command("airflow_media_tasks.cli.doctor"),
+                    args=(
+                        Arg(("--conn-id",), help="the connection of the account", required=True),
+                        Arg(
+                            ("--output",),
+                            help="file for the report; Airflow writes its log to the standard output",
+                        ),
+                        Arg(
+                            ("--pay",),
+                            help="also make the cheapest generation, once, for money; its record is a file "
+                            "in the current directory",
+                            action="store_true",
+                        ),
+                        Arg(("--yes",), help="pay without being asked", action="store_true"),
+                    ),
+                ),
             ),
         )
     ]
@@ -130,6 +156,64 @@ def prune(args: Namespace) -> None:
     print(f"{removed} copies of records removed")  # noqa: T201  # as above
 
 
+def doctor(args: Namespace) -> None:
+    """Prints what differs; ends with 1 if something does, with 2 if the account cannot be asked."""
+    from airflow_media_tasks.doctor import Examination  # noqa: PLC0415  # every call of `airflow` reads this module
+    from airflow_media_tasks.task import MediaTaskError  # noqa: PLC0415  # as above
+    from airflow_media_tasks.trial import Trial  # noqa: PLC0415  # as above
+
+    trouble: MediaTaskError | None = None
+    try:
+        examination = Examination(_hook(args.conn_id))
+        examination.run()
+    except MediaTaskError as error:
+        _say(f"the account cannot be asked: {error}")
+        raise SystemExit(2) from None
+    if args.pay:
+        try:
+            Trial(examination, Path.cwd(), _pays if not args.yes else lambda _: True, _say).run()
+        except MediaTaskError as error:
+            trouble = error
+    _deliver(examination.report(), args.output)
+    if trouble is not None:
+        _say(f"nothing could be made: {trouble}")
+        raise SystemExit(2)
+    if examination.differs:
+        raise SystemExit(1)
+
+
+def _deliver(report: str, output: str | None) -> None:
+    if output is not None:
+        try:
+            Path(output).write_text(report)
+        except OSError as error:
+            _say(f"the report cannot be written there, so here it is: {error}")
+        else:
+            return
+    print(report)  # noqa: T201  # printing is what a command does
+
+
+def _pays(what: str) -> bool:
+    """Whether a person agrees to *what*; nobody who could be asked does not."""
+    try:
+        return input(f"{what} Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # as above
+
+
+def _hook(media_conn_id: str) -> MediaHook:
+    """The hook of a connection as it is to be found here."""
+    from airflow_media_tasks.hooks.base import get_media_hook  # noqa: PLC0415  # every call of `airflow` reads this module
+
+    # As `airflow connections test` does it: a connection may be in the metadata database.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    return get_media_hook(media_conn_id)
+
+
 def _answer(args: Namespace, media_task_id: str | None) -> None:
     from airflow_media_tasks import answers  # noqa: PLC0415  # every call of `airflow` reads this module
 
@@ -152,13 +236,10 @@ def _answer(args: Namespace, media_task_id: str | None) -> None:
 
 def _look_for(media_task_id: str, record: dict[str, Any]) -> None:
     """Ends the command unless the account in *record* has that task, and it may be what the record became."""
-    from airflow_media_tasks.hooks.base import get_media_hook  # noqa: PLC0415  # every call of `airflow` reads this module
-    from airflow_media_tasks.task import MediaTaskError  # noqa: PLC0415  # as above
+    from airflow_media_tasks.task import MediaTaskError  # noqa: PLC0415  # every call of `airflow` reads this module
 
-    # As `airflow connections test` does it: a connection may be in the metadata database.
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
-        hook = get_media_hook(record.get("media_conn_id") or "")
+        hook = _hook(record.get("media_conn_id") or "")
         mark = hook.mark_of(hook.get_task(media_task_id))
     except MediaTaskError as error:
         raise SystemExit(

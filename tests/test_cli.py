@@ -178,7 +178,7 @@ def test_airflow_finds_the_commands() -> None:
     (path,) = get_provider_info()["cli"]
     (group,) = import_string(path)()
     assert group.name == "media-tasks"
-    assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit", "prune"]
+    assert [command.name for command in group.subcommands] == ["show", "adopt", "resubmit", "prune", "doctor"]
     assert all(callable(getattr(cli, command.name)) for command in group.subcommands)
     assert cli._KEY == records.KEY
 

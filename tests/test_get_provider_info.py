@@ -197,6 +197,8 @@ def test_values_know_neither_airflow_nor_a_provider() -> None:
         ("triggers", ["operators", "sensors", "submission", "storage", "waiting"]),
         ("submission", ["operators", "sensors", "triggers", "waiting"]),
         ("records", ["operators", "sensors", "triggers", "submission", "answers", "waiting", "hooks.base"]),
+        ("doctor", ["submission", "records", "trial"]),
+        ("trial", ["operators", "triggers", "waiting"]),
         ("answers", ["operators", "sensors", "triggers", "submission", "records", "waiting", "hooks.base"]),
         ("storage", ["operators", "sensors", "triggers", "submission", "waiting"]),
         ("downloads", ["operators", "sensors", "triggers", "submission", "waiting", "provenance"]),

@@ -99,6 +99,8 @@ class AceDataHook(MediaHook):
     batch_size = 50
     client_ref_is_queryable = True
     has_balance = False
+    # Prices are not written down; that Luma costs less than Veo is a guess ([I] acedata.md 6).
+    cheapest = ("luma/text_to_video", {"prompt": "A grey pebble"})
 
     operations: ClassVar[Mapping[str, Operation]] = {
         "veo/text_to_video": Operation(

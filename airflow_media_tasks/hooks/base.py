@@ -98,6 +98,8 @@ class MediaHook(FindingHook):
     """Whether the account's balance can be read; needs a table `balance`, or a `_get_balance` of its own."""
     refunds_failures: ClassVar[bool] = False
     """Whether a task that ends failed is known to cost nothing."""
+    cheapest: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
+    """The operation, with its arguments, that is thought to cost least: what `doctor --pay` makes."""
     units: ClassVar[tuple[str, ...]] = ()
     """What costs are counted in, where that is no currency; a price table may give each in money."""
 

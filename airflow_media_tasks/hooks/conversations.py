@@ -18,7 +18,7 @@ import json
 import math
 import ssl
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -214,6 +214,8 @@ class ConversationHook(BaseHook):
         """Unix seconds after which a submission is not sent any more, or None."""
         self.clock_offset = 0.0
         """Seconds by which the provider's clock is ahead of ours, from its last reply."""
+        self.witness: Callable[[Request, Reply], None] | None = None
+        """Told of every reply, also of a refusal, before anything is made of it."""
         self._client: httpx.Client | None = None
         self._entered = 0
         self._async_client: aiohttp.ClientSession | None = None
@@ -500,6 +502,8 @@ class ConversationHook(BaseHook):
             raise self._too_large()
         text = self._masked(wire, text)
         reply = Reply(status, document_of(text), text[:2000], headers, request.paid)
+        if self.witness is not None:
+            self.witness(request, reply)
         theirs = _http_date(headers.get("date"))
         if theirs is not None and abs(theirs - time.time()) <= MAX_CLOCK_OFFSET:
             self.clock_offset = theirs - time.time()

@@ -39,6 +39,8 @@ class FalHook(MediaHook):
     console_url = "https://fal.ai/dashboard/requests"
     id_groups = re.compile(r"(?:(?:workflows|comfy)/)?(?!\.+/)[\w.-]+/(?!\.+$)[\w.-]+", re.ASCII)
     id_form = "'<owner>/<alias>/<request id>', for example 'fal-ai/flux/...'"
+    # The smallest of the models here; which costs least is not written down ([I] fal.md).
+    cheapest = ("text_to_image", {"prompt": "A grey pebble"})
 
     operations: ClassVar[Mapping[str, Operation]] = {
         "run": Operation("", "/{model}", ("model",), expected_seconds=30),

@@ -56,6 +56,8 @@ class ReplicateHook(MediaHook):
     base_url = "https://api.replicate.com"
     console_url = "https://replicate.com/predictions"
     id_form = "'<prediction id>'"
+    # The smallest of the models here; which costs least is not written down ([I] replicate.md).
+    cheapest = ("text_to_image", {"prompt": "A grey pebble"})
 
     # The models' words for their input are those that public clients use ([3]).
     operations: ClassVar[Mapping[str, Operation]] = {

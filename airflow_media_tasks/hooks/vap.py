@@ -70,6 +70,8 @@ class VapHook(MediaHook):
     id_groups = re.compile("(?:operations)?")
     id_form = "'<task id>' or 'operations/<operation id>'"
     refunds_failures = True  # "refund on failure" ([O] vap.md 3)
+    # Of those that need no picture or film; 0.18 USD by the vendor's README ([O] vap.md 2).
+    cheapest = ("text_to_image", {"prompt": "A grey pebble"})
 
     operations: ClassVar[Mapping[str, Operation]] = {
         "text_to_image": Operation("image", **_TASK, fixed={"type": "image"}, expected_seconds=10),

@@ -17,6 +17,7 @@ class SkylarkHook(MediaHook):
     conn_type, hook_name, default_conn_name = "skylark", "Skylark", "skylark_default"
     base_url = "https://api.skylark.example"
     id_form = "'<job id>'"
+    cheapest = ("text_to_image", {"prompt": "A grey pebble"})
     operations: ClassVar = {
         "text_to_image": Operation(
             "image",
