@@ -11,19 +11,19 @@ from typing import Any, ClassVar
 from airflow.sdk import Context, RetryPolicy, XComArg
 from typing_extensions import Unpack
 
-from airflow_media_tasks import verification
 from airflow_media_tasks.batch.batch import FAIL, KEEP, Batch
 from airflow_media_tasks.batch.reporting import report
 from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
 from airflow_media_tasks.hooks.base import default_conn_id
-from airflow_media_tasks.landing import LandsMedia
+from airflow_media_tasks.hooks.prices import Price, decimal_of, limit_of
+from airflow_media_tasks.landing import verification
+from airflow_media_tasks.landing.operators import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.parameters import Parameter, TaskArguments, interval, seconds, share, whole_number
-from airflow_media_tasks.prices import Price, decimal_of, limit_of
-from airflow_media_tasks.records import KeepsRecords
 from airflow_media_tasks.retries import MediaRetryPolicy
-from airflow_media_tasks.submission import ON_UNKNOWN, STOP
+from airflow_media_tasks.submissions.records import KeepsRecords
+from airflow_media_tasks.submissions.submission import ON_UNKNOWN, STOP
 from airflow_media_tasks.task import MediaRequestError, shown
 from airflow_media_tasks.triggers import MediaBatchTrigger, checked_event
 

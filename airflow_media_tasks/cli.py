@@ -147,7 +147,7 @@ def resubmit(args: Namespace) -> None:
 
 def prune(args: Namespace) -> None:
     """Removes what is older than `args.older_than` days from the state store of the asset `SUBMISSIONS`."""
-    from airflow_media_tasks.records import SUBMISSIONS  # noqa: PLC0415  # every call of `airflow` reads this module
+    from airflow_media_tasks.submissions.records import SUBMISSIONS  # noqa: PLC0415  # every call of `airflow` reads this module
 
     if not 0 < args.older_than < math.inf:
         raise SystemExit(f"--older-than must be a number of days above 0, got {args.older_than}")
@@ -215,7 +215,7 @@ def _hook(media_conn_id: str) -> MediaHook:
 
 
 def _answer(args: Namespace, media_task_id: str | None) -> None:
-    from airflow_media_tasks import answers  # noqa: PLC0415  # every call of `airflow` reads this module
+    from airflow_media_tasks.submissions import answers  # noqa: PLC0415  # every call of `airflow` reads this module
 
     instance = _Instance(args)
     record = instance.record()

@@ -125,7 +125,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_media_tasks.links.ProviderConsoleLink",
         ],
         "plugins": [
-            {"name": "media_tasks", "plugin-class": "airflow_media_tasks.plugin.MediaTasksPlugin"},
+            {"name": "media_tasks", "plugin-class": "airflow_media_tasks.gallery.plugin.MediaTasksPlugin"},
         ],
         "connection-types": [
             {

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from typing_extensions import Required, Self, TypedDict
 
-from airflow_media_tasks import poller
 from airflow_media_tasks.task import MediaRequestError, shown
 from airflow_media_tasks.triggers import LONGEST_WAIT
+from airflow_media_tasks.waiting import poller
 
 
 if TYPE_CHECKING:

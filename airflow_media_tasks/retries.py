@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import Context, RetryDecision, RetryPolicy
 from typing_extensions import Self
 
-from airflow_media_tasks.submission import HOPELESS
+from airflow_media_tasks.submissions.submission import HOPELESS
 from airflow_media_tasks.task import MediaTaskError, SubmissionOutcomeUnknown
 
 

@@ -11,12 +11,12 @@ from airflow.sdk import BaseSensorOperator, Context, RetryPolicy, XComArg
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 from typing_extensions import Unpack
 
+from airflow_media_tasks.deferring import WaitsForMediaTask
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.parameters import Parameter, SensorArguments, seconds
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.task import MediaNotFoundError, MediaTaskError, MediaTaskTimeout
-from airflow_media_tasks.waiting import WaitsForMediaTask
 
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from urllib.parse import quote
 from airflow.sdk import Context
 
 from airflow_media_tasks.doctor import Examination, Question
-from airflow_media_tasks.prices import Prices
-from airflow_media_tasks.records import SUBMISSIONS, Entries, Record, moment_of
-from airflow_media_tasks.submission import HOPELESS, STOP, Submission, finish, once
+from airflow_media_tasks.hooks.prices import Prices
+from airflow_media_tasks.submissions.records import SUBMISSIONS, Entries, Record, moment_of
+from airflow_media_tasks.submissions.submission import HOPELESS, STOP, Submission, finish, once
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,

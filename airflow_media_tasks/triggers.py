@@ -15,10 +15,7 @@ from typing import Any
 
 from airflow.sdk.execution_time.context import AssetStateStoreAccessor
 
-from airflow_media_tasks.accounts import LONGEST_RATE_LIMIT
-from airflow_media_tasks.firing import CancelsWhenKilled, Fires, fit, moment
-from airflow_media_tasks.poller import Poller
-from airflow_media_tasks.records import PAGE, SUBMISSIONS
+from airflow_media_tasks.submissions.records import PAGE, SUBMISSIONS
 from airflow_media_tasks.task import (
     MediaProviderError,
     MediaTask,
@@ -28,7 +25,10 @@ from airflow_media_tasks.task import (
     error_from_dict,
     shown,
 )
-from airflow_media_tasks.watches import Watch
+from airflow_media_tasks.waiting.accounts import LONGEST_RATE_LIMIT
+from airflow_media_tasks.waiting.firing import CancelsWhenKilled, Fires, fit, moment
+from airflow_media_tasks.waiting.poller import Poller
+from airflow_media_tasks.waiting.watches import Watch
 
 
 REPORT_INTERVAL = 60.0

@@ -40,7 +40,7 @@ import botocore.session  # type: ignore[import-untyped]  # it has no types
 import httpx
 from cluster import Server
 
-from airflow_media_tasks.storage import ENDS
+from airflow_media_tasks.landing.storage import ENDS
 from deployment import Deployment, free_port, token_of
 from triggerer import postgres
 

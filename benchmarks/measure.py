@@ -25,7 +25,7 @@ import psutil
 import structlog
 from airflow.triggers.base import BaseTrigger
 
-from airflow_media_tasks.poller import Poller
+from airflow_media_tasks.waiting.poller import Poller
 from bench_simulator import call, cpu_seconds
 from contenders import CONTENDERS, INTERVAL, Contender, use
 

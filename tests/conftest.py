@@ -182,7 +182,7 @@ def shared_store() -> StateStore:
 def context(shared_store: StateStore, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What an operator's `execute` uses of its context; XComs end up in `pushed`."""
     from airflow_media_tasks import triggers  # noqa: PLC0415  # Airflow must find its home first
-    from airflow_media_tasks.records import SUBMISSIONS  # noqa: PLC0415  # Airflow must find its home first
+    from airflow_media_tasks.submissions.records import SUBMISSIONS  # noqa: PLC0415  # Airflow must find its home first
 
     # Triggers reach it by the asset's name alone.
     monkeypatch.setattr(
@@ -227,7 +227,7 @@ def complete(context: dict[str, Any]) -> Callable[[Any], Any]:
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests may look at a task more often than operators may: most would be nothing but waiting."""
-    monkeypatch.setattr("airflow_media_tasks.poller.SHORTEST_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_media_tasks.waiting.poller.SHORTEST_INTERVAL", 0.01)
 
 
 @pytest.fixture

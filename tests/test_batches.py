@@ -15,12 +15,14 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import answers, submission, triggers, verification
+from airflow_media_tasks import triggers
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.records import SUBMISSIONS
+from airflow_media_tasks.landing import verification
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import answers, submission
+from airflow_media_tasks.submissions.records import SUBMISSIONS
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,

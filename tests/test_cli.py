@@ -16,10 +16,11 @@ import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.module_loading import import_string
 
-from airflow_media_tasks import cli, records
+from airflow_media_tasks import cli
 from airflow_media_tasks.get_provider_info import get_provider_info
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import records
 
 
 RECORD: dict[str, Any] = {

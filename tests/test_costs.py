@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_media_tasks import costs
-from airflow_media_tasks.costs import Budget
 from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.hooks.prices import Price, Prices
 from airflow_media_tasks.operators import MediaTaskOperator
-from airflow_media_tasks.prices import Price, Prices
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import costs
+from airflow_media_tasks.submissions.costs import Budget
 from airflow_media_tasks.task import (
     MediaCost,
     MediaFundsError,

@@ -20,7 +20,7 @@ import av
 import pytest
 from PIL import Image
 
-from airflow_media_tasks import verification
+from airflow_media_tasks.landing import verification
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -23,8 +23,15 @@ import httpx
 import pytest
 import trustme
 
-from airflow_media_tasks import downloads
-from airflow_media_tasks.downloads import AllowedHosts, Download, UrlRefused, download, is_public, proxy_of
+from airflow_media_tasks.landing import downloads
+from airflow_media_tasks.landing.downloads import (
+    AllowedHosts,
+    Download,
+    UrlRefused,
+    download,
+    is_public,
+    proxy_of,
+)
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, MediaTaskError
 
 from .hostile import Hostile, served

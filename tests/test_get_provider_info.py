@@ -167,8 +167,8 @@ def test_nothing_imports_the_simulator() -> None:
     """It is for tests and demos, and independent, so that it can prove the hooks wrong."""
     inside = {name_of(module) for module in MODULES if "simulator" in module.parts}
     assert importers_of("airflow_media_tasks.simulator") <= inside
-    for name in ("hooks", "operators", "triggers", "sensors", "submission", "storage", "task", "waiting"):
-        assert not importers_of(f"airflow_media_tasks.{name}") & inside, name
+    for name in " ".join(FLOORS).split():
+        assert name == "simulator" or not importers_of(f"airflow_media_tasks.{name}") & inside, name
     assert not importers_of("airflow") & inside
 
 
@@ -177,7 +177,7 @@ def test_http_is_in_few_places(library: str) -> None:
     """The day on which httpx is replaced is to be a small diff."""
     allowed = {
         "airflow_media_tasks.hooks.conversations",
-        "airflow_media_tasks.downloads",
+        "airflow_media_tasks.landing.downloads",
         "airflow_media_tasks.gallery.airflow_api",
     }
     outside = {name for name in importers_of(library) if ".simulator" not in name}
@@ -191,33 +191,66 @@ def test_values_know_neither_airflow_nor_a_provider() -> None:
     assert {found.partition(".")[0] for found in own} <= set(sys.stdlib_module_names)
 
 
+FLOORS = (
+    "operators",
+    "batches cli gallery",
+    "batch sensors",
+    "deferring",
+    "parameters",
+    "triggers",
+    "landing waiting retries trial",
+    "submissions links doctor",
+    "hooks",
+    "task get_provider_info simulator",
+)
+"""The rooms, files and folders, from the roof down: each imports only what stands below it."""
+
+
+def room_of(name: str) -> str:
+    """The room in which the module *name* is."""
+    return [*name.split("."), ""][1]
+
+
+def test_every_room_has_its_floor() -> None:
+    """A new file or folder is given its place before anything is built on it."""
+    assert {room_of(name_of(module)) for module in MODULES} - {""} == set(" ".join(FLOORS).split())
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_the_arrows_point_down(module: Path) -> None:
+    """From operators to triggers, landing and submissions, from there to hooks, from there to task."""
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
+    own = room_of(name_of(module))
+    # Its type alone: a batch's parts know whose arguments they read.
+    known = {("batch", "batches")}
+    for found in imports_of(module):
+        room = room_of(found)
+        if found.startswith("airflow_media_tasks.") and room in floor and room != own:
+            assert floor[room] > floor.get(own, 0) or (own, room) in known, found
+
+
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("triggers", ["operators", "sensors", "submission", "storage", "waiting"]),
-        ("submission", ["operators", "sensors", "triggers", "waiting"]),
-        ("records", ["operators", "sensors", "triggers", "submission", "answers", "waiting", "hooks.base"]),
-        ("doctor", ["submission", "records", "trial"]),
-        ("trial", ["operators", "triggers", "waiting"]),
-        ("answers", ["operators", "sensors", "triggers", "submission", "records", "waiting", "hooks.base"]),
-        ("storage", ["operators", "sensors", "triggers", "submission", "waiting"]),
-        ("downloads", ["operators", "sensors", "triggers", "submission", "waiting", "provenance"]),
-        ("provenance", ["triggers", "submission", "waiting", "downloads", "verification"]),
-        ("waiting", ["operators", "sensors", "submission", "storage"]),
-        ("hooks.base", ["operators", "sensors", "triggers", "submission", "storage", "waiting"]),
-        ("hooks.conversations", ["operators", "sensors", "triggers", "submission", "storage", "hooks.base"]),
-        ("prices", ["operators", "costs", "records", "hooks.conversations"]),
-        ("metrics", ["operators", "triggers", "submission", "storage", "poller", "hooks.base"]),
-        ("hooks.base", ["costs", "records", "metrics"]),
+        ("submissions.records", ["submissions.submission", "submissions.answers", "hooks.base"]),
+        ("submissions.answers", ["submissions.submission", "submissions.records", "hooks.base"]),
+        ("submissions.metrics", ["submissions.submission", "hooks.base"]),
+        ("landing.downloads", ["landing.provenance"]),
+        ("landing.provenance", ["landing.downloads", "landing.verification"]),
+        ("hooks.prices", ["hooks.conversations"]),
+        ("hooks.conversations", ["hooks.protocol", "hooks.tables", "hooks.base"]),
         ("hooks.connections", ["hooks.base", "hooks.conversations"]),
         ("hooks.replies", ["hooks.base", "hooks.conversations"]),
         ("hooks.masking", ["hooks.base", "hooks.conversations"]),
-        ("hooks.operations", ["operators", "sensors", "triggers", "hooks.base", "hooks.conversations"]),
+        ("hooks.operations", ["hooks.base", "hooks.conversations"]),
+        ("hooks.protocol", ["hooks.base", "hooks.finding"]),
     ],
 )
-def test_the_arrows_point_one_way(module: str, never: list[str]) -> None:
-    """From operators to triggers, submission and storage, from there to hooks, from there to task."""
+def test_arrows_within_a_room(module: str, never: list[str]) -> None:
+    """What is written down knows nothing of who writes it, and what reads a reply nothing of who asked."""
+    assert resolve_name(f"airflow_media_tasks.{module}")
     for name in never:
+        assert resolve_name(f"airflow_media_tasks.{name}")
         assert f"airflow_media_tasks.{module}" not in importers_of(f"airflow_media_tasks.{name}"), name
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import submission
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import submission
 from airflow_media_tasks.task import MediaFundsError, MediaProviderError, MediaRequestError
 
 

@@ -64,7 +64,9 @@ from pathlib import Path
 
 import httpx
 
-from airflow_media_tasks import destinations, downloads, storage
+from airflow_media_tasks.landing import destinations
+from airflow_media_tasks.landing import downloads
+from airflow_media_tasks.landing import storage
 
 import av, PIL.Image, PIL.PngImagePlugin  # what decodes is there before we look at the memory
 

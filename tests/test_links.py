@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from airflow.sdk.types import TaskInstanceKey
 
+from airflow_media_tasks.gallery.plugin import MediaTasksPlugin
 from airflow_media_tasks.links import PREFIX, MediaResultLink, ProviderConsoleLink
 from airflow_media_tasks.operators import DownloadMediaOperator, MediaTaskOperator
-from airflow_media_tasks.plugin import MediaTasksPlugin
 
 
 KEY = TaskInstanceKey(dag_id="a b", task_id="group.video", run_id="manual__1+00:00", map_index=7)

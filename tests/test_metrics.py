@@ -17,13 +17,13 @@ from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 
 import docs
-from airflow_media_tasks import metrics as told
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.operators import MediaTaskOperator
-from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import metrics as told
 from airflow_media_tasks.task import MediaModerationError, MediaRateLimitError, MediaTaskFailed
+from airflow_media_tasks.waiting.poller import Poller
 
 
 Connect = Callable[..., str]
@@ -152,7 +152,7 @@ async def test_how_many_wait_is_told_by_who_asks_for_them(
     sim: Simulator, connect: Connect, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gauge for each operation of an account, which ends at nought."""
-    monkeypatch.setattr("airflow_media_tasks.poller.GAUGE_INTERVAL", 0.0)
+    monkeypatch.setattr("airflow_media_tasks.waiting.poller.GAUGE_INTERVAL", 0.0)
     hook = get_media_hook(connect("kling"))
     ids = [hook.submit("text_to_video", {"prompt": "a fox [sim:seconds=60]"}).id for _ in range(3)]
     tags = f",{KLING},media_conn_id=kling_default,hostname={socket.gethostname()}"

@@ -16,7 +16,6 @@ import structlog
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import answers
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.operators import (
@@ -27,6 +26,7 @@ from airflow_media_tasks.operators import (
     MediaTaskOperator,
 )
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import answers
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,

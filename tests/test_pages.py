@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks import storage
 from airflow_media_tasks.batch.pages import ENTRY_BYTES, Pages, State
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.conversations import ConversationHook
-from airflow_media_tasks.records import PAGE, SUBMISSIONS, Entries, Record
+from airflow_media_tasks.landing import storage
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import Submission
+from airflow_media_tasks.submissions.records import PAGE, SUBMISSIONS, Entries, Record
+from airflow_media_tasks.submissions.submission import Submission
 from airflow_media_tasks.task import MediaTask, MediaTaskError, TaskStatus
 
 
@@ -224,7 +224,7 @@ def test_a_worker_killed_between_the_intents_and_what_became_of_them(
         """The worker is gone."""
 
     connect("kling")
-    monkeypatch.setattr("airflow_media_tasks.submission.SETTLE", 0.2)
+    monkeypatch.setattr("airflow_media_tasks.submissions.submission.SETTLE", 0.2)
     operator = batch(tmp_path, foxes(*"abcdefgh"))
     own, shared = context["task_state_store"], context["asset_state_store"][SUBMISSIONS]
 
@@ -323,7 +323,7 @@ def test_a_try_after_a_kill_submits_all_that_is_left_before_it_waits(
         patched.setattr(Submission, "send", dies_late)
         with pytest.raises(Killed):
             operator.execute(context)  # type: ignore[arg-type]  # what it uses of a context
-    monkeypatch.setattr("airflow_media_tasks.submission.SETTLE", 0.2)
+    monkeypatch.setattr("airflow_media_tasks.submissions.submission.SETTLE", 0.2)
     retry(context)
     until_deferred(operator, context)
     assert len(sim.ledger()) == many
@@ -425,7 +425,7 @@ OF_THE_FIRST_VERSION: dict[str, Any] = {
 def first_version(context: Place, sim: Simulator, prompts: list[str]) -> list[str]:
     """Requests as the first version left them, under way, made and refused; the ids of what is paid."""
     from airflow_media_tasks.hooks.base import get_media_hook  # noqa: PLC0415  # reads a connection
-    from airflow_media_tasks.submission import fingerprint  # noqa: PLC0415  # as above
+    from airflow_media_tasks.submissions.submission import fingerprint  # noqa: PLC0415  # as above
 
     hook = get_media_hook("kling_default")
     ids = []

@@ -11,9 +11,9 @@ import pytest
 from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, Param, task, task_group
 
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.hooks.prices import Price
 from airflow_media_tasks.operators import GenerateVideoOperator, MediaTaskOperator
 from airflow_media_tasks.parameters import Parameter, SensorArguments, TaskArguments, whole_number
-from airflow_media_tasks.prices import Price
 from airflow_media_tasks.sensors import MediaTaskSensor
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaRequestError

@@ -14,12 +14,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from airflow_media_tasks.accounts import LONGEST_PAUSE, Account
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.poller import Poller
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaTask, TaskStatus
 from airflow_media_tasks.triggers import MediaTaskTrigger
+from airflow_media_tasks.waiting.accounts import LONGEST_PAUSE, Account
+from airflow_media_tasks.waiting.poller import Poller
 
 from .clock import DrivenClock
 

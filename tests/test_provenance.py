@@ -13,7 +13,7 @@ from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from sqlalchemy import select
 
-from airflow_media_tasks import provenance
+from airflow_media_tasks.landing import provenance
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator
 from airflow_media_tasks.simulator import Simulator
 

@@ -13,16 +13,16 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_media_tasks import records
 from airflow_media_tasks.operators import (
     GenerateImageOperator,
     GenerateMediaBatchOperator,
     GenerateVideoOperator,
     MediaTaskOperator,
 )
-from airflow_media_tasks.records import SUBMISSIONS, Entries, generation_of
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import finish
+from airflow_media_tasks.submissions import records
+from airflow_media_tasks.submissions.records import SUBMISSIONS, Entries, generation_of
+from airflow_media_tasks.submissions.submission import finish
 from airflow_media_tasks.task import MediaTaskError
 
 from .place import PROVIDERS, Clock, Place

@@ -21,13 +21,14 @@ from airflow.sdk.exceptions import (
 )
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-from airflow_media_tasks import firing, operators, records
+from airflow_media_tasks import operators
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions import records
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,
@@ -46,6 +47,7 @@ from airflow_media_tasks.task import (
     TaskStatus,
 )
 from airflow_media_tasks.triggers import MediaTaskTrigger, Turn, TurnTrigger
+from airflow_media_tasks.waiting import firing
 
 
 Connect = Callable[..., str]

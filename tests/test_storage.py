@@ -20,16 +20,17 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from airflow_media_tasks import answers, downloads, storage, verification
-from airflow_media_tasks.destinations import Destination, segment
-from airflow_media_tasks.landed import ENTRY, KEY
+from airflow_media_tasks.landing import downloads, storage, verification
+from airflow_media_tasks.landing.destinations import Destination, segment
+from airflow_media_tasks.landing.landed import ENTRY, KEY
+from airflow_media_tasks.landing.storage import PAUSES
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
     GenerateImageOperator,
     GenerateMediaBatchOperator,
 )
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.storage import PAUSES
+from airflow_media_tasks.submissions import answers
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaFile,

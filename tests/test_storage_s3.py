@@ -15,9 +15,9 @@ import pytest
 from airflow.sdk import AssetAlias, ObjectStoragePath
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from airflow_media_tasks import storage
-from airflow_media_tasks.destinations import Destination
-from airflow_media_tasks.downloads import ATTEMPTS
+from airflow_media_tasks.landing import storage
+from airflow_media_tasks.landing.destinations import Destination
+from airflow_media_tasks.landing.downloads import ATTEMPTS
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaRequestError, MediaTaskError
@@ -213,7 +213,7 @@ def test_a_download_that_breaks_writes_nothing(
     s3: S3, source: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store hears of a file when it is whole."""
-    monkeypatch.setattr("airflow_media_tasks.downloads.RETRY_WAIT", 0.0)
+    monkeypatch.setattr("airflow_media_tasks.landing.downloads.RETRY_WAIT", 0.0)
     with pytest.raises(MediaTaskError, match="broke"):
         land([f"{source.url}/alwayscut/1"], "s3://media/one.wav")
     assert source.times["/alwayscut/1"] == ATTEMPTS

@@ -17,9 +17,9 @@ from airflow_media_tasks.hooks import conversations
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
-from airflow_media_tasks.records import moment_of
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import LEASE, SETTLE, finish
+from airflow_media_tasks.submissions.records import moment_of
+from airflow_media_tasks.submissions.submission import LEASE, SETTLE, finish
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,

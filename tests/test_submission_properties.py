@@ -27,11 +27,11 @@ from hypothesis.stateful import (
 )
 from typing_extensions import Self
 
-from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.hooks.conversations import TOO_LATE
-from airflow_media_tasks.records import SUBMISSIONS, Entries
-from airflow_media_tasks.submission import Submission, finish, once
+from airflow_media_tasks.submissions import answers, records, submission
+from airflow_media_tasks.submissions.records import SUBMISSIONS, Entries
+from airflow_media_tasks.submissions.submission import Submission, finish, once
 from airflow_media_tasks.task import (
     MediaConcurrencyError,
     MediaModerationError,

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks import answers, records, submission
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.simulator import Simulator
-from airflow_media_tasks.submission import finish
+from airflow_media_tasks.submissions import answers, records, submission
+from airflow_media_tasks.submissions.submission import finish
 from airflow_media_tasks.task import (
     MediaProviderError,
     MediaTask,

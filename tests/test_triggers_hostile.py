@@ -19,9 +19,8 @@ from airflow.jobs.triggerer_job_runner import TriggerEventEntry, messages
 from airflow.sdk.execution_time.comms import _RequestFrame
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_media_tasks import poller, triggers
-from airflow_media_tasks.poller import Poller
-from airflow_media_tasks.records import PAGE
+from airflow_media_tasks import triggers
+from airflow_media_tasks.submissions.records import PAGE
 from airflow_media_tasks.task import MediaTask, TaskStatus
 from airflow_media_tasks.triggers import (
     MediaBatchTrigger,
@@ -30,7 +29,9 @@ from airflow_media_tasks.triggers import (
     TurnTrigger,
     numbers_of,
 )
-from airflow_media_tasks.watches import Watch
+from airflow_media_tasks.waiting import poller
+from airflow_media_tasks.waiting.poller import Poller
+from airflow_media_tasks.waiting.watches import Watch
 
 from .clock import DrivenClock
 

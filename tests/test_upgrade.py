@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.module_loading import import_string
 
 from airflow_media_tasks.operators import MediaTaskOperator
-from airflow_media_tasks.records import KEY, Entries
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.submissions.records import KEY, Entries
 from airflow_media_tasks.task import MediaTask, SubmissionOutcomeUnknown
 from airflow_media_tasks.triggers import MediaTaskTrigger, Turn, TurnTrigger
 

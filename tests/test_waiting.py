@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from airflow_media_tasks import poller
 from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.deferring import WaitsForMediaTask
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.parameters import seconds
 from airflow_media_tasks.sensors import MediaTaskSensor
@@ -24,7 +24,7 @@ from airflow_media_tasks.task import (
     MediaTask,
     TaskStatus,
 )
-from airflow_media_tasks.waiting import WaitsForMediaTask
+from airflow_media_tasks.waiting import poller
 
 
 FILE = MediaFile("video", "https://cdn.example/a.mp4", width=640)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.prices import Price, Prices, price_of
-from airflow_media_tasks.records import Record
+from airflow_media_tasks.hooks.prices import Price, Prices, price_of
+from airflow_media_tasks.submissions import costs
+from airflow_media_tasks.submissions.records import Record
 from airflow_media_tasks.task import MediaRequestError, MediaTask
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_media_tasks import costs
-from airflow_media_tasks.records import KEY, PAGE, Entries, Record, key_of
+from airflow_media_tasks.submissions import costs
+from airflow_media_tasks.submissions.records import KEY, PAGE, Entries, Record, key_of
 from airflow_media_tasks.task import MediaTaskError, TaskStatus, shown
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from airflow_media_tasks import storage
 from airflow_media_tasks.batch.batch import FAIL, FINAL, Batch
 from airflow_media_tasks.batch.requests import Summary, line_of
-from airflow_media_tasks.provenance import document
+from airflow_media_tasks.deferring import made_by
+from airflow_media_tasks.landing import storage
+from airflow_media_tasks.landing.provenance import document
 from airflow_media_tasks.task import (
     MediaModerationError,
     MediaProviderError,
@@ -17,7 +18,6 @@ from airflow_media_tasks.task import (
     error_class,
     error_from_dict,
 )
-from airflow_media_tasks.waiting import made_by
 
 
 def report(batch: Batch) -> dict[str, Any]:

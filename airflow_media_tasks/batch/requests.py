@@ -13,9 +13,9 @@ from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
-from airflow_media_tasks import costs
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.records import KEY_LENGTH, Record, fingerprint, key_of, recordable
+from airflow_media_tasks.submissions import costs
+from airflow_media_tasks.submissions.records import KEY_LENGTH, Record, fingerprint, key_of, recordable
 from airflow_media_tasks.task import (
     MediaFundsError,
     MediaProviderError,

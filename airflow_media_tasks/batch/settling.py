@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from airflow_media_tasks import metrics, storage
 from airflow_media_tasks.batch.batch import THREADS, Batch, Stand
 from airflow_media_tasks.batch.requests import Request
-from airflow_media_tasks.records import Record, asked, now, recordable, threads
+from airflow_media_tasks.deferring import made_by
+from airflow_media_tasks.landing import storage
+from airflow_media_tasks.submissions import metrics
+from airflow_media_tasks.submissions.records import Record, asked, now, recordable, threads
 from airflow_media_tasks.task import (
     MediaNotFoundError,
     MediaRequestError,
@@ -23,7 +25,6 @@ from airflow_media_tasks.task import (
     TaskStatus,
 )
 from airflow_media_tasks.triggers import numbers_of
-from airflow_media_tasks.waiting import made_by
 
 
 TOLD_EVERY = 15.0

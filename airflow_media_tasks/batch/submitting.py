@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_media_tasks import metrics
-from airflow_media_tasks.answers import Answer
 from airflow_media_tasks.batch.batch import THREADS, Batch, Stand
 from airflow_media_tasks.batch.requests import Request
 from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.hooks.conversations import TOO_LATE
-from airflow_media_tasks.records import KEY_LENGTH, PAGE, Place, Record, now
-from airflow_media_tasks.submission import LEASE, Submission, Unsettled, answer_to, resubmitted
+from airflow_media_tasks.submissions import metrics
+from airflow_media_tasks.submissions.answers import Answer
+from airflow_media_tasks.submissions.records import KEY_LENGTH, PAGE, Place, Record, now
+from airflow_media_tasks.submissions.submission import LEASE, Submission, Unsettled, answer_to, resubmitted
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,

@@ -23,11 +23,11 @@ from pydantic import BaseModel, Field
 from pydantic_core import from_json, to_json
 from starlette.types import Receive, Scope, Send
 
-from airflow_media_tasks import answers
 from airflow_media_tasks.gallery import cards, files, items, roots
 from airflow_media_tasks.gallery.airflow_api import ALL, AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.totals import Totals
 from airflow_media_tasks.links import PREFIX
+from airflow_media_tasks.submissions import answers
 
 
 PAGE = 60

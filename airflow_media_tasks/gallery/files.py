@@ -24,7 +24,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from airflow_media_tasks.gallery import roots
-from airflow_media_tasks.storage import ENDS
+from airflow_media_tasks.landing.storage import ENDS
 
 
 MIB = 1024 * 1024

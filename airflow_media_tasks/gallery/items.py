@@ -19,8 +19,8 @@ from airflow_media_tasks.gallery import cards, files, results, schema
 from airflow_media_tasks.gallery.airflow_api import AirflowApi, at, instance_path
 from airflow_media_tasks.gallery.memory import Memory
 from airflow_media_tasks.gallery.schema import Unreadable
-from airflow_media_tasks.landed import KEY as LANDED
-from airflow_media_tasks.records import KEY
+from airflow_media_tasks.landing.landed import KEY as LANDED
+from airflow_media_tasks.submissions.records import KEY
 
 
 OPERATORS = "Media|Generate"

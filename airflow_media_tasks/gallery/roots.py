@@ -17,7 +17,7 @@ from typing import Any
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
-from airflow_media_tasks.destinations import segment
+from airflow_media_tasks.landing.destinations import segment
 
 
 LOCAL = ("", "file", "local")

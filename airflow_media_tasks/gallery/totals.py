@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from airflow_media_tasks import costs
+from airflow_media_tasks.submissions import costs
 
 
 UNITS = 20

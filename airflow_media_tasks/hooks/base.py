@@ -16,7 +16,7 @@ from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation
 from airflow_media_tasks.hooks.documents import is_id
 from airflow_media_tasks.hooks.finding import FindingHook
 from airflow_media_tasks.hooks.operations import is_address
-from airflow_media_tasks.prices import Prices
+from airflow_media_tasks.hooks.prices import Prices
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
@@ -100,8 +100,6 @@ class MediaHook(FindingHook):
     """Whether a task that ends failed is known to cost nothing."""
     cheapest: ClassVar[tuple[str, Mapping[str, Any]] | None] = None
     """The operation, with its arguments, that is thought to cost least: what `doctor --pay` makes."""
-    units: ClassVar[tuple[str, ...]] = ()
-    """What costs are counted in, where that is no currency; a price table may give each in money."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

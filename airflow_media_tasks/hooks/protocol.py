@@ -85,6 +85,8 @@ class ProtocolHook(ConversationHook):
     """A path of the provider's own where such a call does no harm, for connections that name no address."""
     groups: ClassVar[Mapping[str, str]] = {}
     """What the group of a `media_task_id` is in a path, where that is something else."""
+    units: ClassVar[tuple[str, ...]] = ()
+    """What costs are counted in, where that is no currency; a price table may give each in money."""
     batch_size: ClassVar[int] = 1
     """How many tasks one status request can ask about."""
 

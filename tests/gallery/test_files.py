@@ -14,8 +14,8 @@ from airflow.sdk.io import attach
 from fastapi import HTTPException
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_media_tasks import storage
 from airflow_media_tasks.gallery import files
+from airflow_media_tasks.landing import storage
 
 
 MIB = 1024 * 1024

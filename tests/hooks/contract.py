@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from airflow_media_tasks import storage
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.landing import storage
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import (
     MediaAuthError,

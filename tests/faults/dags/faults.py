@@ -21,7 +21,7 @@ from scenarios import SCENARIOS, SHAKEN, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.operators import GenerateMediaBatchOperator, MediaTaskOperator
-from airflow_media_tasks.records import SUBMISSIONS, Entries
+from airflow_media_tasks.submissions.records import SUBMISSIONS, Entries
 from airflow_media_tasks.task import MediaTask, MediaTaskError
 
 

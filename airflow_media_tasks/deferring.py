@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_media_tasks.parameters import Parameter, interval
-from airflow_media_tasks.records import Place
+from airflow_media_tasks.submissions.records import Place
 from airflow_media_tasks.task import MediaProviderError, MediaTask, TaskStatus, shown
 from airflow_media_tasks.triggers import MediaTaskTrigger
 

@@ -15,7 +15,7 @@ from airflow_media_tasks.task import (
     MediaRateLimitError,
     MediaTaskError,
 )
-from airflow_media_tasks.watches import Watch
+from airflow_media_tasks.waiting.watches import Watch
 
 
 log = logging.getLogger(__name__)

@@ -26,9 +26,10 @@ from typing import Any
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
-from airflow_media_tasks import metrics, provenance, verification
-from airflow_media_tasks.destinations import Destination, is_local
-from airflow_media_tasks.downloads import (
+from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.landing import provenance, verification
+from airflow_media_tasks.landing.destinations import Destination, is_local
+from airflow_media_tasks.landing.downloads import (
     AllowedHosts,
     Download,
     UrlRefused,
@@ -36,9 +37,9 @@ from airflow_media_tasks.downloads import (
     is_web_address,
     proxy_of,
 )
-from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.landed import Landed, name_of
-from airflow_media_tasks.records import threads
+from airflow_media_tasks.landing.landed import Landed, name_of
+from airflow_media_tasks.submissions import metrics
+from airflow_media_tasks.submissions.records import threads
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaFile,

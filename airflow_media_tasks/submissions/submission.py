@@ -24,10 +24,10 @@ from typing import Any
 
 from airflow.sdk import Context
 
-from airflow_media_tasks import answers, metrics
-from airflow_media_tasks.answers import RESUBMIT, Answer
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.records import (
+from airflow_media_tasks.submissions import answers, metrics
+from airflow_media_tasks.submissions.answers import RESUBMIT, Answer
+from airflow_media_tasks.submissions.records import (
     KEY,
     Entries,
     Place,

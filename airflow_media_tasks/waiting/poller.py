@@ -20,10 +20,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_media_tasks import metrics
-from airflow_media_tasks.accounts import LIMITS, Account
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.hooks.conversations import SENSELESS
+from airflow_media_tasks.submissions import metrics
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaNotFoundError,
@@ -33,7 +32,8 @@ from airflow_media_tasks.task import (
     MediaTask,
     MediaTaskError,
 )
-from airflow_media_tasks.watches import Group, Pace, Watch
+from airflow_media_tasks.waiting.accounts import LIMITS, Account
+from airflow_media_tasks.waiting.watches import Group, Pace, Watch
 
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 
-from airflow_media_tasks import provenance
-from airflow_media_tasks.destinations import Destination
-from airflow_media_tasks.records import Place
+from airflow_media_tasks.landing import provenance
+from airflow_media_tasks.landing.destinations import Destination
+from airflow_media_tasks.submissions.records import Place
 from airflow_media_tasks.task import MediaTaskError
 
 

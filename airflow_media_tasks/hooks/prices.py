@@ -25,7 +25,7 @@ from airflow_media_tasks.task import MediaCost, MediaRequestError, MediaTask, Ta
 
 
 if TYPE_CHECKING:
-    from airflow_media_tasks.hooks.base import MediaHook
+    from airflow_media_tasks.hooks.protocol import ProtocolHook
 
 
 EXACT = DecimalContext(prec=80)
@@ -72,7 +72,7 @@ class Prices:
     units: Mapping[str, Price] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, hook: MediaHook) -> Prices:
+    def of(cls, hook: ProtocolHook) -> Prices:
         """The table in the extra of the hook's connection; an empty one if it has none.
 
         :raises MediaRequestError: naming the connection, the entry and what is wrong with it.

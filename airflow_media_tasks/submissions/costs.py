@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.prices import EXACT, Price, Prices, price_of
+from airflow_media_tasks.hooks.prices import EXACT, Price, Prices, price_of
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaFundsError,

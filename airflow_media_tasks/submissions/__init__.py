@@ -1,0 +1,1 @@
+"""What is paid, once: the record of a submission, what becomes of it, and what it costs."""

@@ -1,0 +1,1 @@
+"""How a task is waited for: one poller for each connection, and what every trigger is."""
