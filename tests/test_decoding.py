@@ -273,7 +273,8 @@ def test_where_no_process_starts_files_land_unchecked(good: Path, monkeypatch: p
 def test_the_process_ends_with_the_worker(good: Path) -> None:
     """Also where the worker is killed and can say nothing."""
     code = (
-        "import sys, time; from pathlib import Path; from airflow_media_tasks import verification as v\n"
+        "import sys, time; from pathlib import Path\n"
+        "from airflow_media_tasks.landing import verification as v\n"
         "decoder = v.Decoder(); path = Path(sys.argv[1])\n"
         "decoder.check(path, v.identify(path, 'image', '', 'it'), 'image', 'it')\n"
         "print(decoder.pid, flush=True); time.sleep(60)"
