@@ -268,7 +268,9 @@ def test_pages_are_chained_by_their_address(replicate, media_simulator: Simulato
     """A hundred to a page, newest first; `next` is an address that keeps the filter, whatever is new."""
     submit(replicate, "too old")
     media_simulator.advance(100)
-    ids = [submit(replicate, f"number {number}")["id"] for number in range(203)]
+    ids = [submit(replicate, "number 0")["id"]]
+    media_simulator.advance(1)
+    ids += [submit(replicate, f"number {number}")["id"] for number in range(1, 203)]
     since = datetime.fromtimestamp(media_simulator.ledger()[1]["at"]).astimezone().isoformat()
     page = replicate.get("/v1/predictions", params={"created_after": since}).json()
     seen = [one["id"] for one in page["results"]]
