@@ -290,9 +290,7 @@ class AceDataHook(MediaHook):
 
     def _within(self, reply: Reply) -> Mapping[str, Any]:
         if not reply.document:
-            raise MediaNotFoundError(
-                f"{self.named} shows no such task (an empty document)", provider=self.conn_type
-            )
+            raise MediaNotFoundError(f"{self.named} shows no such task", provider=self.conn_type)
         return reply.document
 
     def _kind_of(self, found: Found, made: str) -> str:  # noqa: ARG002  # a picture is a result here
@@ -300,9 +298,8 @@ class AceDataHook(MediaHook):
 
     def _submitted(self, media_task_id: str, reply: Reply, name: str, body: Mapping[str, Any]) -> MediaTask:
         """A cached result comes at once although `async` was asked for ([O] acedata.md 2)."""
-        document = {"request": body, "response": reply.document}
         if any(True for _ in urls_in(reply.document, but=texts_in(body))):
-            return self._task(media_task_id, document, name)
+            return self._task(media_task_id, {"request": body, "response": reply.document}, name)
         return MediaTask(media_task_id, TaskStatus.QUEUED, name, raw=reply.document)
 
     def _task(

@@ -200,10 +200,6 @@ class KlingHook(MediaHook):
         claims = {"iss": access_key, "exp": now + 1800, "nbf": now - 5}
         return {"Authorization": f"Bearer {jwt.encode(claims, self._key, algorithm='HS256')}"}
 
-    def lists_of(self, group: str) -> tuple[str, ...]:
-        """Those of `general/` have none ([O] kling.md 2B)."""
-        return () if group.startswith("general/") else self.listing.words
-
     def _comes_from(
         self,
         task: MediaTask,
