@@ -240,13 +240,18 @@ def _look_for(media_task_id: str, record: dict[str, Any]) -> None:
 
     try:
         hook = _hook(record.get("media_conn_id") or "")
-        mark = hook.mark_of(hook.get_task(media_task_id))
+        task = hook.get_task(media_task_id)
     except MediaTaskError as error:
         raise SystemExit(
             f"not answered: {error}. If you know that {media_task_id} is right, and only this machine cannot "
             "see it, say --unchecked"
         ) from None
-    if mark not in (None, record["client_ref"]):
+    if task.operation and record.get("operation") and task.operation != record["operation"]:
+        raise SystemExit(
+            f"not answered: {media_task_id} is a task of {task.operation!r}, and what was submitted was "
+            f"{record['operation']!r}. If you know that it is right, say --unchecked"
+        )
+    if hook.mark_of(task) not in (None, record["client_ref"]):
         raise SystemExit(f"not answered: {media_task_id} carries the mark of another submission")
 
 
@@ -430,6 +435,6 @@ def _advice(error: urllib.error.HTTPError, method: str, path: str) -> str:
     if error.code == 404:
         return (
             "there is no such task instance, or nothing was recorded for it (HTTP 404); for a mapped task "
-            "give --map-index"
+            "give --map-index, for a request of a batch --request"
         )
     return f"{method} {path}: HTTP {error.code} {error.read(500).decode(errors='replace')}"

@@ -490,6 +490,27 @@ def test_an_unknown_outcome_is_a_question_about_one_request(
     assert len(sim.ledger()) == 3
 
 
+def test_a_batch_that_fails_with_questions_says_how_to_answer_them(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clear alone would send nothing again, so the error has the command, and that first."""
+    connect("vap")
+    monkeypatch.setattr(submission, "SETTLE", 0.5)
+    lost = {
+        "operation": "upscale_image",
+        "image_url": "https://cdn.example/a.png",
+        "note": "[sim:lose-reply]",
+    }
+    changes = {"on_partial_failure": None, "media_conn_id": "vap_default", "timeout": 3}
+    with pytest.raises(MediaTaskFailed) as caught:
+        complete(batch(tmp_path, [*foxes(1), lost], **changes))
+    said = caught.value.message
+    assert "1 of 2 requests failed" in said
+    assert "1 of them ask what became of their submission" in said
+    assert "`airflow media-tasks adopt dag run task --request 1 MEDIA_TASK_ID`" in said
+    assert len(sim.ledger()) == 2
+
+
 @pytest.mark.parametrize("decision", ["adopt", "resubmit"])
 def test_an_answer_counts_that_comes_while_the_worker_writes_the_neighbours(
     sim: Simulator,

@@ -245,6 +245,18 @@ def test_adopt_takes_no_task_of_another_submission(api: Api, connect: Callable[.
     assert api.entries[SINGLE] == record
 
 
+def test_adopt_takes_no_task_of_another_operation(api: Api, made: str) -> None:
+    """A picture is not what an upscaling became, whatever a list shows; who knows better says so."""
+    api.entries[SINGLE] = record = {**RECORD, "operation": "text_to_image"}
+    with pytest.raises(
+        SystemExit, match=r"is a task of 'upscale_image', and .* 'text_to_image'.* --unchecked"
+    ):
+        run("adopt", *PLACE, made, "--api-url", api.url)
+    assert api.entries == {SINGLE: record}
+    run("adopt", *PLACE, made, "--unchecked", "--api-url", api.url)
+    assert api.entries[ANSWER]["media_task_id"] == made
+
+
 def test_adopt_of_a_batchs_request_asks_the_batchs_account(api: Api, made: str) -> None:
     """The records of a batch do not repeat their connection."""
     asked = {name: value for name, value in RECORD.items() if name != "media_conn_id"}

@@ -10,11 +10,14 @@ from airflow_media_tasks.batch.requests import Summary, line_of
 from airflow_media_tasks.deferring import made_by
 from airflow_media_tasks.landing import storage
 from airflow_media_tasks.landing.provenance import document
+from airflow_media_tasks.submissions.records import Place
+from airflow_media_tasks.submissions.submission import command_line
 from airflow_media_tasks.task import (
     MediaModerationError,
     MediaProviderError,
     MediaTaskError,
     MediaTaskFailed,
+    SubmissionOutcomeUnknown,
     error_class,
     error_from_dict,
 )
@@ -94,7 +97,7 @@ def _judge(
     least, why, counted = _least(batch, total, errors)
     if good >= least:
         return
-    said = f"{bad} of {total} requests failed{why}{_first(first, counted)}"
+    said = f"{bad} of {total} requests failed{why}{_asks(batch, errors, first)}{_first(first, counted)}"
     if batch.stopped_by is not None:
         # What a retry makes of it depends on what it was.
         raise error_from_dict({**batch.stopped_by.to_dict(), "message": said})
@@ -117,6 +120,19 @@ def _least(batch: Batch, total: int, errors: Mapping[str, int]) -> tuple[float, 
         )
     least = 1 if wanted is None else wanted * total if type(wanted) is float else wanted
     return least, f", at least {least:g} had to succeed", list(errors)
+
+
+def _asks(batch: Batch, errors: Mapping[str, int], first: Mapping[str, tuple[int, MediaTaskError]]) -> str:
+    """How many requests ask what became of them, and how a person answers."""
+    name = SubmissionOutcomeUnknown.__name__
+    if name not in errors:
+        return ""
+    place = command_line(Place.of(batch.context), first[name][0])
+    return (
+        f"; {errors[name]} of them ask what became of their submission, and a clear alone sends none of "
+        f"these again: answer each by `airflow media-tasks adopt {place} MEDIA_TASK_ID` or by `resubmit`, "
+        "which may pay twice, and the batch goes on"
+    )
 
 
 def _first(first: Mapping[str, tuple[int, MediaTaskError]], names: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ ADVICE = {
     "MediaRateLimitError": "Clear the task later; an Airflow pool keeps an account within its limits.",
     "MediaConcurrencyError": "Clear the task later; an Airflow pool keeps an account within its limits.",
     "MediaModerationError": "Change the prompt or the source: the same request would be refused again.",
-    "MediaRequestError": "Correct the argument that the message names.",
+    "MediaRequestError": "Correct what the message names: an argument, or the connection.",
     "MediaNotFoundError": "The provider does not know this task. Clear it to look again; after `airflow "
     "media-tasks resubmit` a clear makes a new one, which is paid.",
     "MediaExpiredError": "The files are gone at the provider. Clear the task to make them anew, and pay.",
@@ -38,6 +38,10 @@ ADVICE = {
     "SubmissionOutcomeUnknown": "Adopt the task that it became, or submit anew, which may pay twice.",
 }
 
+_PARTLY = (
+    "Clear the task: what has failed is submitted again, and what was made is kept. A request that asks what "
+    "became of it is answered first, on its own card or by `airflow media-tasks adopt` or `resubmit`."
+)
 REGION = ("region_id", "region_index")
 STOPPED = ("failed", "upstream_failed", "up_for_retry", "removed", "skipped")
 """Airflow's states of what does not run and has not succeeded."""
@@ -498,7 +502,7 @@ def _error(error: schema.Error | None) -> Json | None:
         "type": error.type,
         "message": error.message,
         "code": error.code,
-        "advice": ADVICE.get(error.type),
+        "advice": _PARTLY if error.code == "partial_failure" else ADVICE.get(error.type),
     }
 
 

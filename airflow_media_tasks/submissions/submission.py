@@ -326,13 +326,7 @@ class Submission:
         else:
             candidates = [task for task in candidates if not self._is_anothers(task, record)][:20]
             lines = [_line_of(task) for task in candidates] or ["  the provider lists no task since then"]
-        command = shlex.join([place.dag_id, place.run_id, place.task_id])
-        if place.map_index >= 0:
-            command += f" --map-index {place.map_index}"
-        if place.loop is not None:
-            command += f" --loop {place.loop}"
-        if request is not None:
-            command += f" --request {request}"
+        command = command_line(place, request)
         about = f"--reference {record.client_ref}"
         text = [
             f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
@@ -492,3 +486,13 @@ def prompt_of(document: Any, depth: int = 3) -> str:
         return ""
     own = next((document[key] for key in ("prompt", "description") if isinstance(document.get(key), str)), "")
     return own or next((text for value in document.values() if (text := prompt_of(value, depth - 1))), "")
+
+
+def command_line(place: Place, request: int | None = None) -> str:
+    """What names a task instance, or one request of a batch, to `airflow media-tasks adopt` and its kin."""
+    command = shlex.join([place.dag_id, place.run_id, place.task_id])
+    if place.map_index >= 0:
+        command += f" --map-index {place.map_index}"
+    if place.loop is not None:
+        command += f" --loop {place.loop}"
+    return command if request is None else f"{command} --request {request}"

@@ -114,6 +114,14 @@ async def test_an_expired_address_is_not_loaded_but_a_landed_copy_is(monkeypatch
     assert "s3" not in landed["src"]
 
 
+async def test_a_batch_that_failed_in_part_is_not_just_cleared() -> None:
+    """What asks a question is answered first: a clear sends none of it again."""
+    error = {"type": "MediaTaskFailed", "message": "2 of 3 requests failed", "code": "partial_failure"}
+    made = await item(Api(media_error=error), state="failed")
+    assert "adopt" in made["error"]["advice"]
+    assert "what was made is kept" in made["error"]["advice"]
+
+
 @pytest.mark.parametrize(
     ("state", "record", "error", "status"),
     [
