@@ -348,12 +348,14 @@ class _Instance:
         self._dag = f"/api/v2/dags/{dag}"
         self._instances = f"{self._dag}/dagRuns/{run}/taskInstances"
         self._path = f"{self._instances}/{task}"
-        found = self._in_loop() if args.loop is not None else self._airflow.call("GET", self._numbered())
+        found = self._found()
         self.state = self._airflow.value("state", found)
-        self._id = found.get("id")
         # Airflow 3.4 tells the iterations of a loop, and what was mapped, apart by regions.
         region = {name: found.get(name) for name in ("region_id", "region_index")}
         self._place = {"map_index": args.map_index} if region["region_id"] is None else region
+
+    def _found(self) -> Any:
+        return self._in_loop() if self._args.loop is not None else self._airflow.call("GET", self._numbered())
 
     def _numbered(self) -> str:
         return self._path if self._args.map_index < 0 else f"{self._path}/{self._args.map_index}"
@@ -409,7 +411,8 @@ class _Instance:
         }
         version = self._airflow.value("version", self._airflow.call("GET", "/api/v2/version"))
         if tuple(int(part) for part in str(version).split(".")[:2]) >= _KEEPS_STATE_SINCE:
-            body |= {"task_instance_ids": [self._id], "keep_task_state": True}
+            # Each try has an id of its own, and another one may have begun since.
+            body |= {"task_instance_ids": [self._found().get("id")], "keep_task_state": True}
         else:
             body |= {"task_ids": [[args.task_id, args.map_index] if args.map_index >= 0 else args.task_id]}
         self._airflow.call("POST", f"{self._dag}/clearTaskInstances", body)

@@ -50,6 +50,7 @@ class Api:
     url: str = ""
     entries: dict[tuple[str, ...], Any] = field(default_factory=dict)
     state: str | None = "failed"
+    instance_id: str = "instance-1"
     seen: list[tuple[str, str, str | None, Any]] = field(default_factory=list)
     rule: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
     version: str = "3.3.2"
@@ -79,7 +80,7 @@ class Api:
         if parts[9:10] == ["state-store"]:
             return self.entry(method, (parts[4], parts[6], parts[8], *query.values(), *parts[10:]), body)
         assert (method, parts[10:]) == ("GET", [])
-        instance = {"id": "instance-1", "state": self.state}
+        instance = {"id": self.instance_id, "state": self.state}
         return 200, json.dumps({"task_instances": self.iterations} if len(parts) == 8 else instance)
 
     def entry(self, method: str, place: tuple[str, ...], body: Any) -> tuple[int, str]:
@@ -290,6 +291,19 @@ def test_the_state_is_kept_where_a_clear_would_discard_it(api: Api, version: str
     run("resubmit", *PLACE, "--api-url", api.url)
     kept = {**CLEAR, "task_instance_ids": ["instance-1"], "keep_task_state": True}
     assert api.cleared == [kept if keeps else {**CLEAR, "task_ids": [PLACE[2]]}]
+
+
+def test_a_task_whose_next_try_has_begun_meanwhile_is_cleared(api: Api) -> None:
+    """From Airflow 3.4 on each try has an id of its own, and by that of an earlier one nothing is cleared."""
+    api.version = "3.4.0"
+
+    def next_try(method: str, path: str) -> None:
+        if method == "PUT":
+            api.instance_id = "instance-2"
+
+    api.rule = next_try
+    run("resubmit", *PLACE, "--api-url", api.url)
+    assert [body["task_instance_ids"] for body in api.cleared] == [["instance-2"]]
 
 
 @pytest.mark.parametrize(

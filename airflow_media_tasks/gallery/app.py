@@ -394,7 +394,9 @@ async def _answer(request: Request, user: GetUserDep, question: Question, media_
             )
             if await items.entry(api, instance, key) != answer:
                 raise HTTPException(409, "somebody else has answered at the same moment")
-        await api.call("POST", f"{at('dags', question.dag_id)}/clearTaskInstances", json=_clear_of(instance))
+        # From Airflow 3.4 on each try has an id of its own, and another one may have begun since.
+        clear = _clear_of(await _instance(api, question))
+        await api.call("POST", f"{at('dags', question.dag_id)}/clearTaskInstances", json=clear)
     return {"ok": True}
 
 

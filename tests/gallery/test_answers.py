@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+
+from airflow_media_tasks.gallery import app
 
 from .airflow import Airflow
 
@@ -128,6 +131,17 @@ def test_an_answer_that_another_server_overwrites_is_told(asking: Airflow) -> No
     assert reply.status_code == 409
     assert "somebody else has answered" in reply.json()["detail"]
     assert asking.cleared == []
+
+
+def test_a_task_whose_next_try_has_begun_meanwhile_is_cleared(
+    asking: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Airflow 3.4 on each try has an id of its own, and by that of an earlier one nothing is cleared."""
+    fields = {**app.ClearTaskInstancesBody.model_fields, "keep_task_state": None}
+    monkeypatch.setattr(app, "ClearTaskInstancesBody", SimpleNamespace(model_fields=fields))
+    asking.on_write = lambda: asking.instances["films", "r1"].update(id="of-the-next-try")
+    assert answer(asking, "resubmit").status_code == 200
+    assert asking.cleared == [("films", "r1", "video")]
 
 
 @pytest.mark.parametrize("body", [{"client_ref": None}, {"client_ref": 7}, {"client_ref": "x" * 300}])
