@@ -371,6 +371,8 @@ def _document(call: Call, task: Task) -> dict[str, Any]:
         "type": service.type,
         "request": task.request,
     }
+    if "no-echo" in task.words:
+        document["request"] = {key: value for key, value in task.request.items() if key != "callback_url"}
     if service.has_finished_at and state != "queued":
         document["started_at"] = round(call.stamp(task.started), 3)
     if state in ("succeeded", "failed"):

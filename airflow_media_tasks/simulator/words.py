@@ -23,6 +23,7 @@ _FREE_TEXT = {"status", "final"}
 _BARE = {
     "lose-reply",
     "no-output",
+    "no-echo",
     "no-id",
     "html",
     "truncated",

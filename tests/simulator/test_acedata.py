@@ -72,6 +72,15 @@ def test_the_task_document(acedata, media_simulator: Simulator):
     assert response["data"][0]["video_url"].endswith(".mp4")
 
 
+def test_the_task_document_without_an_echo(acedata, media_simulator: Simulator):
+    """With `no-echo` the document does not show the callback_url, alone or in a list; the ledger does."""
+    echoed = {**VEO, "prompt": "a mug [sim:no-echo]"}
+    task_id = submit(acedata, prompt=echoed["prompt"], callback_url="https://example.com/cb?ref=1")
+    assert retrieve(acedata, task_id)["request"] == echoed
+    assert [item["request"] for item in batch(acedata)["items"]] == [echoed]
+    assert media_simulator.ledger()[0]["client_ref"] == "https://example.com/cb?ref=1"
+
+
 def test_luma_is_flat_with_sizes(acedata, media_simulator: Simulator):
     """A Luma result is flat, with sizes, thumbnail and the word completed; its document has finished_at."""
     task_id = submit(acedata, "/luma/videos", prompt="a mug", aspect_ratio="9:16")
