@@ -24,9 +24,12 @@ from airflow_media_tasks.simulator import Simulator
 from deployment import DeploymentError
 
 from .cluster import TAKEOVER, TRIGGERERS, WORKERS, Cluster, WorkerLost
+from .line import SlowLine
 from .scenarios import (
     CHAOS,
+    DOUBTS,
     FOREVER,
+    LOST,
     OUTAGES,
     SCENARIOS,
     SHAKEN,
@@ -38,7 +41,7 @@ from .scenarios import (
 )
 
 
-SIDE_BY_SIDE_SECONDS = 600.0
+SIDE_BY_SIDE_SECONDS = 900.0
 SHAKEN_SECONDS = 150.0  # each
 CHAOS_SECONDS = 180.0
 CHAOS_END_SECONDS = 300.0
@@ -159,7 +162,8 @@ class Rig:
                 if scenario.name in BEFORE:
                     BEFORE[scenario.name](self._simulators[scenario.name])
                 if scenario is not CHAOS:
-                    self._runs[scenario.name] = self.cluster.run(scenario.name, seconds=120)
+                    conf = self._conf(scenario)
+                    self._runs[scenario.name] = self.cluster.run(scenario.name, conf, seconds=120)
                 if act is not None:
                     acts.append(pool.submit(self._act, act, scenario))
             self._say(f"{len(self._runs)} runs begun")
@@ -169,6 +173,18 @@ class Rig:
                 self._is_over = True
                 raise
         self._say("side by side: done")
+
+    def _conf(self, scenario: Scenario) -> dict[str, str]:
+        """What the run is told: of a film that is there already at Kling, the id by which it is extended."""
+        if not scenario.doubtful or "kling" not in scenario.providers:
+            return {}
+        path = f"{self._simulators[scenario.name].url}/kling/v1/videos/text2video"
+        headers = {"Authorization": f"Bearer key-of-{scenario.name}"}
+        body = {"prompt": "a film to extend [sim:seconds=0]"}
+        with httpx.Client(headers=headers, trust_env=False) as kling:
+            made = kling.post(path, json=body).json()["data"]
+            film = kling.get(f"{path}/{made['task_id']}").json()["data"]
+        return {"video": film["task_result"]["videos"][0]["id"]}
 
     def _shaken(self) -> None:
         for scenario in self.scenarios:
@@ -229,6 +245,17 @@ class Rig:
                 raise DeploymentError(f"only {len(met)} of {expected} {what}: {self._states(scenario)}")
             time.sleep(1)
 
+    def _until(self, met: Callable[[], bool], what: str) -> None:
+        """Wait until something has happened.
+
+        :raises DeploymentError: if it does not in time.
+        """
+        ends = time.monotonic() + SIDE_BY_SIDE_SECONDS
+        while not met():
+            if self._is_over or time.monotonic() > ends:
+                raise DeploymentError(f"it never came that {what}")
+            time.sleep(0.5)
+
     def _until_ended(
         self, scenarios: Sequence[Scenario], seconds: float, also: Callable[[], bool] = lambda: True
     ) -> None:
@@ -260,7 +287,9 @@ class Rig:
             states[str(each.state)] = states.get(str(each.state), 0) + 1
         doubts = list(self._doubts[scenario.name])
         if scenario.hurt:
-            marks = [mark_name(scenario.name, case.task_id, each.map_index) for each in mine]
+            # Of a task loop one iteration is hurt; what tells them apart is no map index.
+            indexes = [0] if scenario.loop else [each.map_index for each in mine]
+            marks = [mark_name(scenario.name, case.task_id, index) for index in indexes]
             unhurt = sum(not (self._marks / mark).exists() for mark in marks)
             if unhurt:
                 doubts.append(f"{unhurt} never met the fault")
@@ -268,15 +297,11 @@ class Rig:
             doubts += self._silent(case, mine)
         return Outcome(len(self._paid(case)), states, (min(tries), max(tries)), doubts)
 
-    def _paid(self, case: Case, index: int | None = None) -> list[dict[str, Any]]:
-        """Ledger entries of the case, or of the task instance with this index, if the prompt has it."""
+    def _paid(self, case: Case) -> list[dict[str, Any]]:
+        """Ledger entries of the case."""
         tag = f"{case.scenario.name} {case.mode} "
-        end = "" if index is None else f"] {max(index, 0)}"
         entries = self._simulators[case.scenario.name].ledger(case.provider)
-        prompts = [str(entry["request"]) for entry in entries]
-        return [
-            entry for entry, prompt in zip(entries, prompts, strict=True) if tag in prompt and end in prompt
-        ]
+        return [entry for entry in entries if tag in str(entry["request"])]
 
     def _silent(self, case: Case, instances: Sequence[Instance]) -> Iterator[str]:
         for each in instances:
@@ -393,41 +418,94 @@ class Rig:
         self._clear(scenario)
         self.until(scenario, lambda each: each.state == "success" and each.try_number > 1, "succeeded again")
 
-    def _person_adopts(self, scenario: Scenario) -> None:
-        self._person_answers(scenario, "adopt")
-
-    def _person_resubmits(self, scenario: Scenario) -> None:
-        self._person_answers(scenario, "resubmit")
-
-    def _person_answers(self, scenario: Scenario, command: str) -> None:
+    def _person_answers(self, scenario: Scenario) -> None:
         """What the message of `SubmissionOutcomeUnknown` says; the command clears the task."""
         failed = self.until(scenario, lambda each: each.state == "failed", "have stopped")
         self._until_run_ended(scenario)
-        server = ["--api-url", self.cluster.url, "--username", "admin"]
+        self._simulators[scenario.name].advance(FOREVER)
         for each in failed:
             [case] = [case for case in cases(scenario) if case.task_id == each.task_id]
-            [entry] = self._paid(case, each.map_index)
-            place = [scenario.name, self._runs[scenario.name], each.task_id]
-            what = [f"operations/{entry['id']}"] if command == "adopt" else []
-            subprocess.run(
-                [
-                    *self.cluster.airflow("media-tasks", command, *place, *what),
-                    "--map-index",
-                    str(each.map_index),
-                    *server,
-                ],
-                env={**self.cluster.environment, "AIRFLOW_API_PASSWORD": self.cluster.passwords["admin"]},
-                check=True,
-                capture_output=True,
-                timeout=120,
-            )
+            [entry] = self._paid(case)
+            self._answer(case, entry, "--map-index", str(each.map_index))
+        # What was adopted has ended already, what is made anew has not.
+        self.until(scenario, lambda each: each.waits or each.state == "success", "have gone on")
+        self._simulators[scenario.name].advance(FOREVER)
         self.until(scenario, lambda each: each.state == "success", "have succeeded")
+
+    def _answer(self, case: Case, entry: dict[str, Any], *options: str, api_url: str | None = None) -> None:
+        """The command by which a person says that it became *entry* of the ledger, or gives it up."""
+        place = [case.scenario.name, self._runs[case.scenario.name], case.task_id]
+        adopts = case.scenario.name.endswith("_adopts")
+        what = (
+            ["adopt", *place, f"{DOUBTS[case.provider].group}/{entry['id']}"]
+            if adopts
+            else ["resubmit", *place]
+        )
+        who = ["--api-url", api_url or self.cluster.url, "--username", "admin"]
+        done = subprocess.run(
+            self.cluster.airflow("media-tasks", *what, *options, *who),
+            env={**self.cluster.environment, "AIRFLOW_API_PASSWORD": self.cluster.passwords["admin"]},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SIDE_BY_SIDE_SECONDS,
+        )
+        if done.returncode:
+            raise DeploymentError(f"{' '.join(what)}: {done.stderr[-500:]}")
+
+    def _person_answers_meanwhile(self, scenario: Scenario) -> None:
+        """Each batch has a request that asks; when all are answered, the provider ends everything."""
+        batches = list(cases(scenario))
+        with ThreadPoolExecutor(max_workers=len(batches)) as pool:
+            list(pool.map(self._answer_meanwhile, batches))
+        for case in batches:
+            self._until(lambda case=case: len(self._paid(case)) >= scenario.paid, f"{case} has gone on")  # type: ignore[misc]  # mypy cannot infer a default's type
+        self._simulators[scenario.name].advance(FOREVER)
+        self.until(scenario, lambda each: each.state == "success", "have succeeded")
+        for case in batches:
+            neighbours = [entry for entry in self._paid(case) if LOST not in str(entry["request"])]
+            if len(neighbours) != scenario.batch - 1:
+                self._doubts[scenario.name].append(f"{case.provider}: {len(neighbours)} neighbours paid")
+
+    def _answer_meanwhile(self, case: Case) -> None:
+        """A person looks while the batch waits for a retry, and the answer comes when that one is at work.
+
+        The retry has read the records of all requests then, and has not written them again.
+        """
+        mark = self._marks / mark_name(case.scenario.name, case.task_id, 0)
+        answered = mark.with_suffix(".answered")
+
+        def state() -> str | None:
+            found = [each.state for each in self.instances(case.scenario) if each.task_id == case.task_id]
+            return found[0] if found else None
+
+        def holds(method: str, path: str) -> bool:
+            if self._is_over:
+                raise DeploymentError(f"{case} is not waited for any more")
+            if path.endswith("/version"):
+                # The answer is written, and the clear is next.
+                answered.touch()
+                return state() not in ("up_for_retry", "failed")
+            if answered.exists():
+                return False
+            if method == "PUT":
+                return not mark.exists()
+            return path.endswith(f"/{case.task_id}") and state() != "up_for_retry"
+
+        def lost() -> list[dict[str, Any]]:
+            return [entry for entry in self._paid(case) if LOST in str(entry["request"])]
+
+        self._until(lambda: bool(lost()), f"{case} has sent what is lost")
+        with SlowLine(self.cluster.url, holds) as line:
+            self._answer(case, lost()[0], "--request", "0", api_url=line.url)
 
     def _zombie_wakes(self, scenario: Scenario) -> None:
         """Wakes each sleeping try when the next one is at work: the task first, then what supervises it."""
         ends = time.monotonic() + SIDE_BY_SIDE_SECONDS
         asleep = {
-            (case.task_id, index) for case in cases(scenario) for index in range(scenario.modes[case.mode])
+            (case.task_id, index)
+            for case in cases(scenario)
+            for index in range(scenario.modes_of(case.provider)[case.mode])
         }
         while asleep:
             if self._is_over or time.monotonic() > ends:
@@ -524,8 +602,10 @@ ACTS: dict[str, Callable[[Rig, Scenario], None]] = {
     "batch_cleared_waiting": Rig._user_clears_deferred,
     "batch_cleared_half": Rig._user_clears_deferred,
     "batch_cleared_success": Rig._user_clears_success,
-    "person_adopts": Rig._person_adopts,
-    "person_resubmits": Rig._person_resubmits,
+    "person_adopts": Rig._person_answers,
+    "person_resubmits": Rig._person_answers,
+    "batch_person_adopts": Rig._person_answers_meanwhile,
+    "batch_person_resubmits": Rig._person_answers_meanwhile,
     "zombie": Rig._zombie_wakes,
 }
 SHAKES: dict[str, Callable[[Rig, Scenario], None]] = {

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
+
+from airflow import sdk
 
 
 MAPPED = 3
 BATCH = 8
+LOOP = 3  # iterations
+HAS_LOOPS = hasattr(sdk, "LoopDecision")  # from Airflow 3.4 on
 FOREVER = 1_000_000  # simulated seconds: until the rig moves the simulator's clock
 # What each family is asked for: its place in the rig.
 OPERATIONS = {
@@ -27,7 +32,39 @@ WHOLE = EVERYBODY if os.environ.get("FAULTS_ROWS") == "all" else ("vap", "acedat
 # Whose list proves only an hour later that nothing was accepted, and the rows in which the retry needs that.
 LATE = ("fal",)
 UNSENT = {"kill_before_post", "zombie", "batch_killed_before_post", "batch_killed_in_middle"}
-CORE = {"kill_after_post", "loses_reply", "polling_503", "raise_in_complete", "user_clears_deferred"}
+CORE = {
+    *("kill_after_post", "loses_reply", "polling_503", "raise_in_complete", "user_clears_deferred"),
+    *("cannot_tell", "person_adopts", "person_resubmits", "loop_killed"),
+}
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A submission of which nobody can say what became of it, once its reply is lost.
+
+    :param operation: what is submitted.
+    :param group: what its id begins with.
+    :param arguments: besides the prompt.
+    :param words: `[sim:...]` words in the prompt.
+    """
+
+    operation: str
+    group: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    words: str = ""
+
+
+# Replicate asks only about equal requests, or where what was made is gone and could not be adopted.
+DOUBTS = {
+    # There is no list of operations.
+    "vap": Doubt("edit_image", "operations", {"image_url": "https://example.com/1.png"}),
+    # The list does not show our mark, without which any equal request may be the one.
+    "acedata": Doubt("veo/text_to_video", "veo", words="[sim:no-echo]"),
+    # It takes no mark, and the list does not show what it extends before it is made.
+    "kling": Doubt("extend_video", "videos/video-extend", {"video_id": "{{ dag_run.conf['video'] }}"}),
+    # The list shows what has ended.
+    "fal": Doubt("text_to_image", "fal-ai/flux"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +85,9 @@ class Scenario:
     :param mapped: how many mapped task instances there are besides the single one.
     :param batch: how many requests the one batch of each provider has, instead of those tasks.
     :param quick: how many of them take three seconds only.
+    :param loop: how many iterations of a task loop there are, instead of those tasks; the second one is hurt.
+    :param doubtful: whether what is submitted is one of `DOUBTS`; of a batch the first request, whose reply
+        is lost.
     :param options: further arguments of the operator.
     """
 
@@ -66,8 +106,8 @@ class Scenario:
     mapped: int = MAPPED
     batch: int = 0
     quick: int = 0
-    operations: Mapping[str, str] = field(default_factory=dict)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    loop: int = 0
+    doubtful: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -76,37 +116,55 @@ class Scenario:
         return self.hurt.startswith("freeze") or self.name == "chaos"
 
     @property
+    def runs_here(self) -> bool:
+        """Whether this version of Airflow has what it takes."""
+        return HAS_LOOPS or not self.loop
+
+    @property
     def modes(self) -> dict[str, int]:
-        """`single` and `mapped`, or `batch`, with the number of task instances of each."""
+        """`single` and `mapped`, or `batch`, or `loop`, with the number of task instances of each."""
         if self.batch:
             return {"batch": 1}
+        if self.loop:
+            return {"loop": self.loop}
         return {**({"single": 1} if self.single else {}), **({"mapped": self.mapped} if self.mapped else {})}
 
     def modes_of(self, provider: str) -> dict[str, int]:
         """The same for one provider."""
-        return self.modes if self.batch or provider in WHOLE else {"single": 1}
+        return self.modes if self.batch or self.loop or provider in WHOLE else {"single": 1}
 
     def conn_id(self, provider: str) -> str:
         """The account that the tasks of this scenario use."""
         return f"{provider}_{self.name}"
 
     def operation(self, provider: str) -> str:
-        """What is submitted."""
-        return self.operations.get(provider, OPERATIONS[provider])
+        """What is submitted, where a batch's request does not say it itself."""
+        return DOUBTS[provider].operation if self.doubtful and not self.batch else OPERATIONS[provider]
 
     def requests(self, provider: str, mode: str) -> list[dict[str, Any]]:
-        """Each task instance's arguments, or those of each request of the batch.
+        """Each task instance's arguments, or those of each request of the batch, or those of all iterations.
 
         Equal ones, except where the provider keeps no mark of ours: it cannot tell two equal ones apart.
         """
-        prompts = [
-            f"{self.name} {mode} {self.words} [sim:seconds={3 if index < self.quick else self.seconds}]"
-            for index in range(self.batch or self.modes[mode])
-        ]
-        return [
-            {**self.arguments, "prompt": f"{prompt} {index}" if provider in UNMARKED else prompt}
-            for index, prompt in enumerate(prompts)
-        ]
+        number = 1 if self.loop else self.batch or self.modes_of(provider)[mode]
+        return [self._request(provider, mode, index) for index in range(number)]
+
+    def _request(self, provider: str, mode: str, index: int) -> dict[str, Any]:
+        prompt = f"{self.name} {mode} {self.words} [sim:seconds={3 if index < self.quick else self.seconds}]"
+        if provider in UNMARKED:
+            prompt += " {{ loop.index }}" if self.loop else f" {index}"
+        if not self.doubtful or (self.batch and index):
+            return {"prompt": prompt}
+        doubt = DOUBTS[provider]
+        request = {**doubt.arguments, "prompt": prompt + doubt.words}
+        if self.batch:
+            # The first submission with this text loses its reply: one at each provider.
+            request |= {"operation": doubt.operation, "prompt": f"{request['prompt']} {provider} {LOST}"}
+        return request
+
+
+LOST = "[sim:lose-reply*1]"
+"""By this a batch's request is known whose reply is lost."""
 
 
 def mark_name(dag_id: str, task_id: str, map_index: int) -> str:
@@ -260,6 +318,31 @@ SIDE_BY_SIDE = _narrowed(
             naive=True,
             options={"deferrable": False},
         ),
+        *(
+            Scenario(
+                f"batch_person_{decides}",
+                f"batch: a person {label} while the worker writes its neighbours",
+                "wait in_settling",
+                seconds=FOREVER,
+                paid=BATCH + more,
+                batch=BATCH,
+                tries=(3, 12),
+                log=log,
+                providers=tuple(DOUBTS),
+                doubtful=True,
+                options={"timeout": 10, "retry_delay": timedelta(seconds=10)},
+            )
+            for decides, label, more, log in (
+                ("adopts", "adopts the id of one request", 0, "a person has decided: adopt"),
+                ("resubmits", "gives up one request", 1, "a person has decided: submit anew"),
+            )
+        ),
+        Scenario(
+            "loop_killed",
+            "task loop: worker SIGKILL in the second iteration",
+            "kill after_post",
+            loop=LOOP,
+        ),
         Scenario("zombie", "two workers execute the same try", "freeze before_post", tries=(2, 4), mapped=1),
         Scenario(
             "prompt_changes",
@@ -272,37 +355,40 @@ SIDE_BY_SIDE = _narrowed(
         ),
         Scenario(
             "cannot_tell",
-            "worker SIGKILL before the id is stored, no list",
+            "worker SIGKILL before the id is stored, nobody can tell",
             "kill after_post",
+            seconds=FOREVER,
             outcome="failed",
             tries=(2, 4),
             log="airflow media-tasks adopt",
-            providers=("vap",),
-            operations={"vap": "edit_image"},
-            arguments={"image_url": "https://example.com/1.png"},
+            mapped=1,
+            providers=tuple(DOUBTS),
+            doubtful=True,
         ),
         Scenario(
             "person_adopts",
             "the same, then the id adopted by a person",
             "kill after_post",
+            seconds=FOREVER,
             tries=(3, 5),
             log="nothing is paid again",
-            providers=("vap",),
+            single=False,
             mapped=1,
-            operations={"vap": "edit_image"},
-            arguments={"image_url": "https://example.com/1.png"},
+            providers=tuple(DOUBTS),
+            doubtful=True,
         ),
         Scenario(
             "person_resubmits",
             "the same, then given up by a person",
             "kill after_post",
+            seconds=FOREVER,
             paid=2,
             tries=(3, 5),
             log="a person has decided: submit anew",
-            providers=("vap",),
+            single=False,
             mapped=1,
-            operations={"vap": "edit_image"},
-            arguments={"image_url": "https://example.com/1.png"},
+            providers=tuple(DOUBTS),
+            doubtful=True,
         ),
         Scenario(
             "naive_kill_after_post",

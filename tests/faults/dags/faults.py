@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from airflow.sdk import DAG, BaseOperator, Context
+from airflow.sdk import DAG, BaseOperator, Context, task_group
 from scenarios import SCENARIOS, SHAKEN, Scenario, mark_name
 
 from airflow_media_tasks.hooks.base import MediaHook
@@ -42,22 +44,38 @@ def throw() -> None:
     raise RuntimeError("the fault rig says: boom")
 
 
+def wait(mark: Path) -> None:
+    """Whatever a worker can be slow at, until a person has answered."""
+    ends = time.monotonic() + 120
+    while not mark.with_suffix(".answered").exists():
+        if time.monotonic() > ends:
+            raise TimeoutError("nobody has answered")
+        time.sleep(0.2)
+
+
 class Hurts(BaseOperator):
     """An operator that does *hurt* to itself, the first time that it comes by.
 
     :param hurt: `<how> <where>`, or empty.
+    :param iteration: in which one of a task loop, from 0; by default whether it is in a loop or not.
     :param naive: whether it forgets what was recorded.
     """
 
-    def __init__(self, *, hurt: str = "", naive: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, hurt: str = "", iteration: int | None = None, naive: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.hurt = hurt
+        self.iteration = iteration
         self.naive = naive
 
     def _pass(self, where: str, context: Context) -> None:
         how, _, point = self.hurt.partition(" ")
-        if point == where and self._first_time(context):
-            {"kill": kill, "freeze": freeze, "raise": throw}[how]()
+        loop: Any = context.get("loop")
+        is_here = point == where and (self.iteration is None or loop.index == self.iteration)
+        if is_here and self._first_time(context):
+            halt = partial(wait, mark_of(context["ti"]))
+            {"kill": kill, "freeze": freeze, "raise": throw, "wait": halt}[how]()
 
     def _first_time(self, context: Context) -> bool:
         try:
@@ -93,7 +111,7 @@ def forget(store: type[Any], stack: ExitStack) -> None:
 
 
 class HurtBatchOperator(Hurts, GenerateMediaBatchOperator):
-    """`GenerateMediaBatchOperator` that is hurt while its first group is sent."""
+    """`GenerateMediaBatchOperator` that is hurt while its first group is sent, or in a later try."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """As usual, with a wrapped method."""
@@ -112,6 +130,18 @@ class HurtBatchOperator(Hurts, GenerateMediaBatchOperator):
 
         with patch.object(MediaHook, "submit", submit_hurt), self._forgetful(context):
             return super().execute(context)
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """As usual, with a wrapped method: the records have been read, and are about to be written."""
+        get_tasks = MediaHook.get_tasks
+
+        def get_tasks_hurt(hook: MediaHook, *args: Any, **kwargs: Any) -> dict[str, MediaTask]:
+            if context["ti"].try_number > 1:
+                self._pass("in_settling", context)
+            return get_tasks(hook, *args, **kwargs)
+
+        with patch.object(MediaHook, "get_tasks", get_tasks_hurt):
+            return super().execute_complete(context, event)
 
 
 class HurtOperator(Hurts, MediaTaskOperator):
@@ -221,6 +251,8 @@ def dag_of(scenario: Scenario) -> DAG:
                 HurtOperator.partial(task_id=f"{provider}_mapped", **usual).expand(
                     arguments=scenario.requests(provider, "mapped")
                 )
+            if "loop" in modes:
+                add_loop(provider, scenario, usual)
             if "batch" in modes:
                 HurtBatchOperator(
                     task_id=f"{provider}_batch",
@@ -231,5 +263,22 @@ def dag_of(scenario: Scenario) -> DAG:
     return dag
 
 
+def add_loop(provider: str, scenario: Scenario, usual: dict[str, Any]) -> None:
+    """A task loop (Airflow 3.4) whose second iteration is hurt."""
+    [request] = scenario.requests(provider, "loop")
+
+    @task_group(group_id=f"{provider}_again", prefix_group_id=False)
+    def again() -> Any:
+        """One iteration."""
+        return HurtOperator(task_id=f"{provider}_loop", arguments=request, iteration=1, **usual).output
+
+    def until(loop: Any) -> bool:
+        """After the last."""
+        return bool(loop.index >= scenario.loop - 1)
+
+    again.loop(max_iterations=scenario.loop, until=until)
+
+
 for each in SCENARIOS:
-    globals()[each.name] = dag_of(each)
+    if each.runs_here:
+        globals()[each.name] = dag_of(each)
