@@ -151,6 +151,8 @@ class Scenario:
 
     def _request(self, provider: str, mode: str, index: int) -> dict[str, Any]:
         prompt = f"{self.name} {mode} {self.words} [sim:seconds={3 if index < self.quick else self.seconds}]"
+        # The rig's clock leaps by days, and files would die in between that a user's day leaves alive.
+        prompt += f" [sim:expires={10 * FOREVER}]"
         if provider in UNMARKED:
             prompt += " {{ loop.index }}" if self.loop else f" {index}"
         if not self.doubtful or (self.batch and index):
