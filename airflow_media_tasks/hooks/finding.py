@@ -14,7 +14,7 @@ from airflow_media_tasks.hooks.conversations import Conversation
 from airflow_media_tasks.hooks.documents import as_text
 from airflow_media_tasks.hooks.operations import Operation
 from airflow_media_tasks.hooks.places import at
-from airflow_media_tasks.hooks.protocol import ProtocolHook
+from airflow_media_tasks.hooks.protocol import ProtocolHook, handle
 from airflow_media_tasks.hooks.tables import Call
 from airflow_media_tasks.task import MediaNotFoundError, MediaTask, SubmissionOutcomeUnknown, shown
 
@@ -145,7 +145,7 @@ class FindingHook(ProtocolHook):
         except MediaNotFoundError:
             return []
         own_id = as_text(at(self.document.id, document)) or client_ref
-        return [(yield from self._complete(f"{group}/{own_id}" if group else own_id, document))]
+        return [(yield from self._complete(handle(group, own_id), document))]
 
     def _found_in_list(
         self,

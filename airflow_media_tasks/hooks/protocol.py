@@ -208,14 +208,14 @@ class ProtocolHook(ConversationHook):
             place = self.submitted_id.partition(" ")[0]
             raise self.senseless(reply, f"{'an' if place[0] in 'aeiou' else 'a'} {place}")
         group = self._group(name, operation, arguments, reply)
-        return self._submitted(_handle(group, str(own_id)), reply, name, body)
+        return self._submitted(handle(group, str(own_id)), reply, name, body)
 
     def _get_task(self, media_task_id: str) -> Conversation[MediaTask]:
         """Raises MediaNotFoundError where the provider does not know the task."""
         document = yield from self._look(self.look, **self._slots(media_task_id))
         if self.find is not None and is_id(own_id := as_text(at(self.document.id, document))):
             # It may have been our reference that was asked for.
-            media_task_id = _handle(media_task_id.rpartition("/")[0], str(own_id))
+            media_task_id = handle(media_task_id.rpartition("/")[0], str(own_id))
         return (yield from self._complete(media_task_id, document))
 
     def _slots(self, media_task_id: str) -> dict[str, str]:
@@ -307,7 +307,7 @@ class ProtocolHook(ConversationHook):
         tasks = []
         for own_id, document in documents:
             with contextlib.suppress(MediaNotFoundError):
-                tasks.append(self._task(_handle(group, own_id), document))
+                tasks.append(self._task(handle(group, own_id), document))
         cursor = listing.next_cursor(reply.document)
         if listing.cursor or listing.more:
             more = cursor is not None if listing.cursor else bool(at(listing.more, reply.document))
@@ -364,8 +364,10 @@ class ProtocolHook(ConversationHook):
         """The error of a *reply* that the provider itself has written; without a class, by HTTP status."""
         table, document = self.refusal, reply.document
         request_id, retry_after = at(table.request_id, document), as_number(at(table.retry_after, document))
-        code = at(table.code, document) if self._said(document)[0] else None
-        return self.error(cls, reply, code, self._said(document)[1], request_id, retry_after=retry_after)
+        code, words = self._said(document)
+        # As the provider writes it, a number as a number.
+        as_is = None if code is None else at(table.code, document)
+        return self.error(cls, reply, as_is, words, request_id, retry_after=retry_after)
 
     def _said(self, document: Mapping[str, Any]) -> tuple[str | None, str | None]:
         """The code and the words of an error."""
@@ -532,5 +534,6 @@ class ProtocolHook(ConversationHook):
         )
 
 
-def _handle(group: str, own_id: str) -> str:
+def handle(group: str, own_id: str) -> str:
+    """The `media_task_id` of the provider's own id in a group, which may be none."""
     return f"{group}/{own_id}" if group else own_id
