@@ -28,6 +28,9 @@ MARK = "AIRFLOW_DEPLOYMENT_MARK"
 ROLES = ("admin", "viewer")
 FINISHED_RUN = frozenset({"success", "failed"})
 STOP_SECONDS = 15.0
+# How long a component waits for SQLite's lock. Two requests of the API server can wait for each other until
+# one gives up after SQLite's own 5 s; a scheduler that waits no longer ends with "database is locked".
+PATIENCE = "?timeout=60"
 
 Json = dict[str, Any]
 
@@ -164,7 +167,7 @@ class Deployment:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{role}:{role}" for role in ROLES),
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}{PATIENCE}",
             "AIRFLOW__MEDIA_TASKS__ALLOWED_HOSTS": "127.0.0.1",  # the simulator's files
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
@@ -178,7 +181,7 @@ class Deployment:
                 start_new_session=True,
             )
             self._migrate()
-            self.start("api-server", self.airflow("api-server"))
+            self.start("api-server", self.airflow("api-server"), patience="")
             self.start("scheduler", self.airflow("scheduler", "--skip-serve-logs"))
             self.start("dag-processor", self.airflow("dag-processor"))
             self.start("triggerer", self.airflow("triggerer", "--skip-serve-logs"))
@@ -199,16 +202,20 @@ class Deployment:
         """Return the command line of an Airflow command."""
         return [sys.executable, "-m", "airflow", *arguments]
 
-    def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str, command: Sequence[str], *, patience: str = PATIENCE
+    ) -> subprocess.Popen[bytes]:
         """Start one more process as part of this deployment, in its environment, and return it.
 
         :param name: its key in `processes` and the name of its log.
         :param command: its command line; `airflow("triggerer", "--skip-serve-logs")` is a second triggerer.
+        :param patience: what stands for `PATIENCE` in its database's address.
         """
+        environment = {name: value.replace(PATIENCE, patience) for name, value in self.environment.items()}
         with self.log_file(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
-                env=self.environment,
+                env=environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -397,7 +404,11 @@ class Deployment:
         return "\n".join(lines)
 
     def slots(self, pool: str = "default_pool") -> Json:
-        """Return a pool's `slots`, and how many are `running_slots`, `queued_slots`, `deferred_slots`."""
+        """Return a pool's `slots`, and how many are `running_slots`, `queued_slots`, `deferred_slots`.
+
+        :raises DeploymentError: if a component has ended by itself, with the end of its log.
+        """
+        self._check_alive()
         return self.request("GET", f"pools/{pool}")
 
     def create_connection(self, connection_id: str, conn_type: str, **fields: object) -> None:
