@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 from airflow_media_tasks import __version__
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import SENSELESS, Reply, Request
-from airflow_media_tasks.hooks.documents import as_text, as_time, is_id
-from airflow_media_tasks.hooks.places import at
 from airflow_media_tasks.task import MediaAuthError, MediaNotFoundError, MediaTask, MediaTaskError, TaskStatus
+from airflow_media_tasks.wire.conversations import SENSELESS, Reply, Request
+from airflow_media_tasks.wire.documents import as_text, as_time, is_id
+from airflow_media_tasks.wire.places import at
 
 
 T = TypeVar("T")

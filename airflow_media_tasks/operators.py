@@ -13,10 +13,9 @@ from airflow.sdk import Context, RetryPolicy, XComArg
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout
 from typing_extensions import Unpack
 
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.deferring import WaitsForMediaTask
 from airflow_media_tasks.hooks.base import MediaHook, default_conn_id, get_media_hook
-from airflow_media_tasks.hooks.prices import Price, Prices, decimal_of, limit_of
 from airflow_media_tasks.landing import provenance, storage
 from airflow_media_tasks.landing.operators import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
@@ -38,6 +37,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.triggers import Turn, TurnTrigger
+from airflow_media_tasks.wire.prices import Price, Prices, decimal_of, limit_of
 
 
 __all__ = [
@@ -81,7 +81,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         has `path`, `sha256`, `size` (bytes) and `content_type`, and the result has `path` and `paths`. A
         retry or a clear after a landing that failed pays nothing: it only lands.
     :param max_cost: what all submissions of this task may cost, decimal text, whole number or Decimal, in the
-        unit of the connection's price table (`airflow_media_tasks.hooks.prices`), or with a unit that
+        unit of the connection's price table (`airflow_media_tasks.wire.prices`), or with a unit that
         the table gives, `0.50 USD`; default no limit. One that would exceed it is not sent (MediaFundsError).
     :param min_balance: what the account must have, in its own unit, before a submission is sent; default
         anything.

@@ -12,6 +12,8 @@ from airflow_media_tasks.submissions.submission import HOPELESS
 from airflow_media_tasks.task import MediaTaskError, SubmissionOutcomeUnknown
 
 
+PARTIAL_FAILURE = "partial_failure"
+"""Code of a batch of which nothing that may yet succeed has failed."""
 LONGEST_DELAY = 300.0
 """Seconds that a retry waits because the provider said so, at most."""
 
@@ -19,10 +21,11 @@ LONGEST_DELAY = 300.0
 class MediaRetryPolicy(RetryPolicy):
     """Default of our operators: a retry only where it can help, and as late as the provider asked.
 
-    Authentication, funds, moderation and bad requests fail at once, and so does a submission whose outcome
-    a person has to decide. Where the provider said how long to wait, the retry waits that long, but not
-    longer than `LONGEST_DELAY`. Everything else, the provider's faults and timeouts among it, is left to the
-    task's own `retries` and `retry_delay`; a retry adopts what was submitted and pays for nothing again.
+    Authentication, funds, moderation and bad requests fail at once, and so do a submission whose outcome a
+    person has to decide, and a batch in which nothing else has failed. Where the provider said how long to
+    wait, the retry waits that long, but not longer than `LONGEST_DELAY`. Everything else, the provider's
+    faults and timeouts among it, is left to the task's own `retries` and `retry_delay`; a retry adopts what
+    was submitted and pays for nothing again.
     """
 
     def evaluate(
@@ -35,6 +38,8 @@ class MediaRetryPolicy(RetryPolicy):
         """By the class of *exception*."""
         if isinstance(exception, (*HOPELESS, SubmissionOutcomeUnknown)):
             return RetryDecision.fail(f"{type(exception).__name__}: the same request would fail again")
+        if isinstance(exception, MediaTaskError) and exception.code == PARTIAL_FAILURE:
+            return RetryDecision.fail("no other try makes more of this batch")
         wait = exception.retry_after if isinstance(exception, MediaTaskError) else None
         if wait is not None and wait > 0:
             return RetryDecision.retry(timedelta(seconds=min(wait, LONGEST_DELAY)), "the provider said when")

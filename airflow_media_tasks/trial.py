@@ -23,7 +23,6 @@ from urllib.parse import quote
 from airflow.sdk import Context
 
 from airflow_media_tasks.doctor import Examination, Question
-from airflow_media_tasks.hooks.prices import Prices
 from airflow_media_tasks.submissions.records import SUBMISSIONS, Entries, Record, moment_of
 from airflow_media_tasks.submissions.submission import HOPELESS, STOP, Submission, finish, once
 from airflow_media_tasks.task import (
@@ -36,6 +35,7 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     shown,
 )
+from airflow_media_tasks.wire.prices import Prices
 
 
 LOOK = 5.0

@@ -30,7 +30,7 @@ _PUBLIC = {
             "MediaTaskOperator",
             "DownloadMediaOperator",
         ],
-        "batches": ["GenerateMediaBatchOperator"],
+        "batch.operator": ["GenerateMediaBatchOperator"],
         "sensors": ["MediaTaskSensor"],
         "retries": ["MediaRetryPolicy"],
     },
@@ -59,7 +59,7 @@ _PUBLIC = {
     },
 }
 """What users import, by heading and module."""
-_IMPORTED_FROM = {"batches": "operators", "simulator.simulator": "simulator"}
+_IMPORTED_FROM = {"batch.operator": "operators", "simulator.simulator": "simulator"}
 """Where it is imported from, if not from where it is written."""
 _METHODS = {
     "MediaHook": [

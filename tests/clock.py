@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks.hooks.conversations import ConversationHook
+from airflow_media_tasks.wire.conversations import ConversationHook
 
 
 class DrivenClock:

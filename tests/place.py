@@ -16,12 +16,12 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions import answers, records, submission
 from airflow_media_tasks.submissions.records import KEY, SUBMISSIONS, Entries, Record, generation_of
 from airflow_media_tasks.submissions.submission import Submission, once
 from airflow_media_tasks.task import MediaTask
+from airflow_media_tasks.wire.conversations import ConversationHook
 
 
 Connect = Callable[..., str]

@@ -16,9 +16,8 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_media_tasks import triggers
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.landing import verification
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions import answers, submission
@@ -32,6 +31,7 @@ from airflow_media_tasks.task import (
     MediaTaskFailed,
 )
 from airflow_media_tasks.triggers import MediaBatchTrigger
+from airflow_media_tasks.wire.conversations import ConversationHook
 
 
 Connect = Callable[..., str]
@@ -673,6 +673,17 @@ def bad_rows(folder: Path) -> str:
     return f"file://{source}"
 
 
+def test_a_file_of_another_kind_is_told_where_its_rows_are_made(
+    sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
+) -> None:
+    """A CSV file is not read as one JSON object a line; the error says what is done with one."""
+    connect("kling")
+    (tmp_path / "films.csv").write_text("prompt,duration\na fox,5\n")
+    with pytest.raises(MediaRequestError, match="made a list of dicts in a task before"):
+        complete(batch(tmp_path / "out", f"file://{tmp_path}/films.csv"))
+    assert sim.requests() == {}
+
+
 def test_bad_rows_of_a_file_are_named_by_its_lines(
     sim: Simulator, connect: Connect, complete: Complete, tmp_path: Path
 ) -> None:
@@ -720,6 +731,7 @@ def test_what_json_cannot_hold_can_be_its_own_error(
     requests = [*foxes(1), {"prompt": "a", "when": object()}, "no dict", {"prompt": "a", "operation": 5}]
     manifest = complete(batch(tmp_path, requests, on_bad_request="keep", min_success=1))
     assert manifest["errors"] == {"MediaRequestError": 3}
+    assert manifest["operation"] == "text_to_video"
     assert [line["arguments"] for line in lines_of(manifest)[1:]] == [{}, {}, {"prompt": "a", "operation": 5}]
 
 

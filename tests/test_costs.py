@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.prices import Price, Prices
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions import costs
@@ -23,6 +22,7 @@ from airflow_media_tasks.task import (
     MediaTaskFailed,
     TaskStatus,
 )
+from airflow_media_tasks.wire.prices import Price, Prices
 
 
 Connect = Callable[..., str]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
-from airflow_media_tasks.hooks.conversations import ConversationHook
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions import submission
 from airflow_media_tasks.task import MediaFundsError, MediaProviderError, MediaRequestError
+from airflow_media_tasks.wire.conversations import ConversationHook
 
 
 Connect = Callable[..., str]

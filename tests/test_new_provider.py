@@ -22,8 +22,8 @@ from airflow_media_tasks.triggers import MediaTaskTrigger
 
 PROVIDER = """
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import Request
-from airflow_media_tasks.hooks.operations import Operation
+from airflow_media_tasks.wire.conversations import Request
+from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.task import MediaFile, MediaTask, TaskStatus
 
 

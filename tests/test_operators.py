@@ -16,7 +16,7 @@ import structlog
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,

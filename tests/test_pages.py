@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.batch.pages import ENTRY_BYTES, Pages, State
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
-from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.landing import storage
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions.records import PAGE, SUBMISSIONS, Entries, Record
 from airflow_media_tasks.submissions.submission import Submission
 from airflow_media_tasks.task import MediaTask, MediaTaskError, TaskStatus
+from airflow_media_tasks.wire.conversations import ConversationHook
 
 
 Connect = Callable[..., str]

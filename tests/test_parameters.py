@@ -5,18 +5,19 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, Param, task, task_group
 
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
-from airflow_media_tasks.hooks.prices import Price
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.operators import GenerateVideoOperator, MediaTaskOperator
 from airflow_media_tasks.parameters import Parameter, SensorArguments, TaskArguments, whole_number
 from airflow_media_tasks.sensors import MediaTaskSensor
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import MediaRequestError
+from airflow_media_tasks.wire.prices import Price
 
 
 Connect = Callable[..., str]
@@ -53,6 +54,16 @@ def test_a_template_is_checked_when_it_is_rendered(kind: type[Any], name: str) -
     operator = made(kind, **{name: "{{ params.x }}"})
     with pytest.raises(MediaRequestError, match=f"{name} must be .*'much'"):
         operator.render_template_fields({"params": {"x": "much"}})
+
+
+def test_what_a_template_must_not_become_is_shown_to_people() -> None:
+    """Its error is in XCom, where the gallery finds why nothing was made."""
+    pushed: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    operator = made(MediaTaskOperator, max_cost="{{ params.x }}")
+    with pytest.raises(MediaRequestError) as refused:
+        operator.render_template_fields({"params": {"x": "much"}, "ti": ti})
+    assert pushed == {"media_error": refused.value.to_dict()}
 
 
 @pytest.mark.parametrize(("kind", "name"), OURS)

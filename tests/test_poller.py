@@ -20,12 +20,12 @@ from aiohttp import web
 from airflow.sdk import BaseHook
 
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.conversations import ConversationHook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.task import TaskStatus
 from airflow_media_tasks.waiting import accounts
 from airflow_media_tasks.waiting.poller import Poller
 from airflow_media_tasks.waiting.watches import Watch
+from airflow_media_tasks.wire.conversations import ConversationHook
 
 from .clock import DrivenClock
 

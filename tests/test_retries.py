@@ -23,7 +23,6 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from airflow_media_tasks import operators
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.retries import MediaRetryPolicy
@@ -48,6 +47,7 @@ from airflow_media_tasks.task import (
 )
 from airflow_media_tasks.triggers import MediaTaskTrigger, Turn, TurnTrigger
 from airflow_media_tasks.waiting import firing
+from airflow_media_tasks.wire.conversations import Conversation, Request
 
 
 Connect = Callable[..., str]
@@ -92,6 +92,12 @@ def test_what_would_fail_again_fails_at_once(error: type[MediaTaskError]) -> Non
     assert decision.action is RetryAction.FAIL
     assert decision.reason
     assert error.__name__ in decision.reason
+
+
+def test_a_batch_with_nothing_left_to_try_fails_at_once() -> None:
+    """Questions and refusals are not asked again; what may yet succeed is another error, and retried."""
+    failed = MediaTaskFailed("2 of 3 requests failed", code="partial_failure")
+    assert MediaRetryPolicy().evaluate(failed, 1, 3).action is RetryAction.FAIL
 
 
 @pytest.mark.parametrize("error", [MediaRateLimitError, MediaConcurrencyError, MediaProviderError])

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError
 
-from airflow_media_tasks.hooks import conversations
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.hooks.conversations import Conversation, Request
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions.records import moment_of
@@ -32,6 +30,8 @@ from airflow_media_tasks.task import (
     MediaTaskError,
     TaskStatus,
 )
+from airflow_media_tasks.wire import conversations
+from airflow_media_tasks.wire.conversations import Conversation, Request
 
 from .place import PROVIDERS, Clock, Place, own_id
 
@@ -249,6 +249,8 @@ def test_a_worker_that_slept_after_its_intent_sends_nothing(
     with pytest.raises(MediaProviderError) as refused:
         place.run()
     assert refused.value.code == conversations.TOO_LATE
+    said = f"connection {place.media_conn_id!r}: {get_media_hook(place.media_conn_id).conn_type} was not sent"
+    assert said in str(refused.value)
     assert (place.store.value, sim.ledger()) == (None, [])
     assert not [label for label in sim.requests() if label.startswith("POST") and "/tasks" not in label]
     monkeypatch.setattr(conversations, "time", time)

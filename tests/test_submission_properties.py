@@ -28,7 +28,6 @@ from hypothesis.stateful import (
 from typing_extensions import Self
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import TOO_LATE
 from airflow_media_tasks.submissions import answers, records, submission
 from airflow_media_tasks.submissions.records import SUBMISSIONS, Entries
 from airflow_media_tasks.submissions.submission import Submission, finish, once
@@ -43,6 +42,7 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     TaskStatus,
 )
+from airflow_media_tasks.wire.conversations import TOO_LATE
 
 
 SIBLING = "somebody else's"

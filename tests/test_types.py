@@ -10,7 +10,7 @@ import docs
 GOOD = """
 from datetime import timedelta
 from airflow.sdk import task
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateImageOperator, GenerateVideoOperator
 from airflow_media_tasks.sensors import MediaTaskSensor
 
@@ -29,7 +29,7 @@ MediaTaskSensor(task_id="d", media_conn_id="c", media_task_id=video.output["id"]
 GenerateMediaBatchOperator(task_id="e", media_conn_id="c", requests=text(), retries=2, max_items=text())
 """
 WRONG = """
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.operators import DownloadMediaOperator, GenerateVideoOperator, MediaTaskOperator
 from airflow_media_tasks.sensors import MediaTaskSensor
 

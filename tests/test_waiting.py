@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from airflow_media_tasks.batches import GenerateMediaBatchOperator
+from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.deferring import WaitsForMediaTask
 from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.parameters import seconds

@@ -31,7 +31,7 @@ from airflow_media_tasks.task import (
 
 
 if TYPE_CHECKING:
-    from airflow_media_tasks.batches import GenerateMediaBatchOperator
+    from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 
 
 THREADS = 8

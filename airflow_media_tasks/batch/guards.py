@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.prices import Price, Prices, price_of
 from airflow_media_tasks.submissions import costs
 from airflow_media_tasks.submissions.records import Record
 from airflow_media_tasks.task import MediaRequestError, MediaTask
+from airflow_media_tasks.wire.prices import Price, Prices, price_of
 
 
 _BALANCE_HOLDS = 10.0

@@ -10,6 +10,7 @@ from airflow_media_tasks.batch.requests import Summary, line_of
 from airflow_media_tasks.deferring import made_by
 from airflow_media_tasks.landing import storage
 from airflow_media_tasks.landing.provenance import document
+from airflow_media_tasks.retries import PARTIAL_FAILURE
 from airflow_media_tasks.submissions.records import Place
 from airflow_media_tasks.submissions.submission import command_line
 from airflow_media_tasks.task import (
@@ -101,7 +102,7 @@ def _judge(
     if batch.stopped_by is not None:
         # What a retry makes of it depends on what it was.
         raise error_from_dict({**batch.stopped_by.to_dict(), "message": said})
-    raise MediaTaskFailed(said, code="partial_failure")
+    raise MediaTaskFailed(said, code=PARTIAL_FAILURE)
 
 
 def _least(batch: Batch, total: int, errors: Mapping[str, int]) -> tuple[float, str, Sequence[str]]:

@@ -27,6 +27,7 @@ from airflow_media_tasks.task import (
 )
 
 
+_OF_ANOTHER_KIND = "; a table of another kind (CSV, Parquet) is made a list of dicts in a task before"
 _NAMED = 10
 """URLs, paths and bad requests that are named, where there may be thousands."""
 
@@ -203,7 +204,7 @@ def _lines(path: str, first: int) -> Iterator[tuple[int, str, Any]]:
                     try:
                         one = json.loads(text)
                     except (ValueError, RecursionError) as error:
-                        one = MediaRequestError(f"it is no JSON object: {error}")
+                        one = MediaRequestError(f"it is no JSON object: {error}{_OF_ANOTHER_KIND}")
                     yield number, where, one
                 number += 1
     except MediaTaskError:
@@ -258,6 +259,7 @@ class Summary:
         self._total = self._submitted = self._succeeded = 0
         self._errors: Counter[str] = Counter()
         self._operations: set[str] = set()
+        self._accepted: set[str] = set()
         self._urls: list[str] = []
         self._paths: list[str] = []
         self._cost, self._estimated, self._money = costs.Sums(), costs.Sums(), costs.Sums()
@@ -269,8 +271,10 @@ class Summary:
         self._hash.update(content)
         self._size += len(content)
         self._total += 1
-        self._submitted += line["media_task_id"] is not None
         self._operations.add(line["operation"])
+        if line["media_task_id"] is not None:
+            self._submitted += 1
+            self._accepted.add(line["operation"])
         self._cost.add(line["cost"])
         if line["status"] == TaskStatus.SUCCEEDED.value:
             self._estimated.add(costs.estimate_of(line["cost"]))
@@ -286,6 +290,8 @@ class Summary:
 
     def told(self) -> dict[str, Any]:
         """All together."""
+        # A row that cannot be sent may name anything.
+        operations = self._accepted or self._operations
         return {
             # By these the gallery knows the file of results again, wherever others may write to it.
             "results_sha256": self._hash.hexdigest(),
@@ -298,7 +304,7 @@ class Summary:
             "cost": self._cost.told(),
             "estimated": self._estimated.told(),
             "money": self._money.told(),
-            "operation": self._operations.pop() if len(self._operations) == 1 else None,
+            "operation": operations.pop() if len(operations) == 1 else None,
             "urls": self._urls,
             "paths": self._paths,
         }

@@ -13,7 +13,6 @@ from typing import Any
 from airflow_media_tasks.batch.batch import THREADS, Batch, Stand
 from airflow_media_tasks.batch.requests import Request
 from airflow_media_tasks.batch.settling import Settling
-from airflow_media_tasks.hooks.conversations import TOO_LATE
 from airflow_media_tasks.submissions import metrics
 from airflow_media_tasks.submissions.answers import Answer
 from airflow_media_tasks.submissions.records import KEY_LENGTH, PAGE, Place, Record, now
@@ -29,6 +28,7 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
 )
 from airflow_media_tasks.triggers import Turn
+from airflow_media_tasks.wire.conversations import TOO_LATE
 
 
 FIRST_GROUP = 2 * THREADS

@@ -13,6 +13,7 @@ from airflow_media_tasks.gallery import files, roots, schema
 from airflow_media_tasks.gallery.schema import Unreadable
 from airflow_media_tasks.get_provider_info import get_provider_info
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.retries import PARTIAL_FAILURE
 
 
 URL_LENGTH = 8192
@@ -502,7 +503,7 @@ def _error(error: schema.Error | None) -> Json | None:
         "type": error.type,
         "message": error.message,
         "code": error.code,
-        "advice": _PARTLY if error.code == "partial_failure" else ADVICE.get(error.type),
+        "advice": _PARTLY if error.code == PARTIAL_FAILURE else ADVICE.get(error.type),
     }
 
 

@@ -1,1 +1,1 @@
-"""One module per provider; nothing outside this folder imports any but `base`."""
+"""`base`, and one module per provider; nothing outside this folder imports any but `base`."""

@@ -7,16 +7,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import Conversation, Reply
-from airflow_media_tasks.hooks.documents import (
-    kind_of_key,
-    kind_of_url,
-    object_of,
-)
-from airflow_media_tasks.hooks.files import Found, state_word, texts_in, urls_in
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import at
-from airflow_media_tasks.hooks.tables import Call, Document, Listing, Refusals
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -30,6 +20,16 @@ from airflow_media_tasks.task import (
     TaskStatus,
     shown,
 )
+from airflow_media_tasks.wire.conversations import Conversation, Reply
+from airflow_media_tasks.wire.documents import (
+    kind_of_key,
+    kind_of_url,
+    object_of,
+)
+from airflow_media_tasks.wire.files import Found, state_word, texts_in, urls_in
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import at
+from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals
 
 
 SERVICES = [
@@ -261,7 +261,13 @@ class AceDataHook(MediaHook):
 
     @property
     def _service(self) -> str:
-        return str(self.settings.extra.get("service") or "veo")
+        service = str(self.settings.extra.get("service") or "veo")
+        if service not in SERVICES:
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: service in extra must be one of {', '.join(SERVICES)}, "
+                f"got {shown(service)}"
+            )
+        return service
 
     def operation_name(self, operation: str) -> str:
         """A short name gets the connection's service: `text_to_video` may mean `veo/text_to_video`."""
@@ -271,11 +277,7 @@ class AceDataHook(MediaHook):
     def check_settings(self) -> None:
         """As of `MediaHook`, and the service."""
         super().check_settings()
-        if self._service not in SERVICES:
-            raise MediaRequestError(
-                f"connection {self.media_conn_id!r}: service in extra must be one of {', '.join(SERVICES)}, "
-                f"got {shown(self._service)}"
-            )
+        _ = self._service
 
     def _groups_listed(self, name: str | None) -> list[str]:
         """The operation's service; without one, the connection's ([O] acedata.md 3)."""

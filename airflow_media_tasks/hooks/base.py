@@ -12,11 +12,6 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_media_tasks.get_provider_info import get_provider_info
-from airflow_media_tasks.hooks.conversations import NOT_SENT, Conversation
-from airflow_media_tasks.hooks.documents import is_id
-from airflow_media_tasks.hooks.finding import FindingHook
-from airflow_media_tasks.hooks.operations import is_address
-from airflow_media_tasks.hooks.prices import Prices
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
@@ -29,6 +24,11 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     shown,
 )
+from airflow_media_tasks.wire.conversations import NOT_SENT, Conversation
+from airflow_media_tasks.wire.documents import is_id
+from airflow_media_tasks.wire.finding import FindingHook
+from airflow_media_tasks.wire.operations import is_address
+from airflow_media_tasks.wire.prices import Prices
 
 
 def get_media_hook(media_conn_id: str) -> MediaHook:
@@ -215,6 +215,7 @@ class MediaHook(FindingHook):
         :raises MediaRequestError: naming what is wrong in the connection, and what is allowed.
         """
         Prices.of(self)
+        self._models()
         self._check_extra()
 
     def _to_check(self, error: Exception) -> str:
@@ -246,9 +247,8 @@ class MediaHook(FindingHook):
         return name, checked if model is None else {"model": model, **checked}
 
     def _check_extra(self) -> None:
-        """Raises MediaRequestError if the connection's extra says what cannot be: a model, an address."""
+        """Raises MediaRequestError if the connection's extra says what cannot be an address."""
         extra, where = self.settings.extra, f"connection {self.media_conn_id!r}"
-        self._models()
         address = extra.get(self.reference) if self.reference.endswith("_url") else None
         if address and not is_address(address):
             raise MediaRequestError(
@@ -278,10 +278,6 @@ class MediaHook(FindingHook):
             f"{self.id_form}; is media_conn_id {self.media_conn_id!r} the account it was submitted with?",
             provider=self.conn_type,
         )
-
-    def can_be_asked(self, operation: str) -> bool:
-        """Whether what became of a lost submission of *operation* can be found out."""
-        return self._can_be_found(self.operations[operation])
 
     @staticmethod
     def group_of(media_task_id: str) -> str:

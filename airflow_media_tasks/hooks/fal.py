@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import Reply
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.tables import Call, Document, Listing, Refusals, Saying
 from airflow_media_tasks.task import (
     MediaFundsError,
     MediaModerationError,
 )
+from airflow_media_tasks.wire.conversations import Reply
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals, Saying
 
 
 def _makes(kind: str, model: str, *required: str, seconds: float, **places: str) -> Operation:

@@ -11,12 +11,6 @@ from typing import Any, ClassVar
 import jwt
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import Conversation, ConversationHook, Reply, Request
-from airflow_media_tasks.hooks.documents import number_at, object_of, text_at
-from airflow_media_tasks.hooks.files import Found
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import Into
-from airflow_media_tasks.hooks.tables import Call, Document, Listing, Refusals, Saying
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaBalance,
@@ -32,6 +26,12 @@ from airflow_media_tasks.task import (
     MediaTask,
     MediaTaskError,
 )
+from airflow_media_tasks.wire.conversations import Conversation, ConversationHook, Reply, Request
+from airflow_media_tasks.wire.documents import number_at, object_of, text_at
+from airflow_media_tasks.wire.files import Found
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import Into
+from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals, Saying
 
 
 _MODEL = {"model": "model_name"}

@@ -8,10 +8,6 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import Reply
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import Into
-from airflow_media_tasks.hooks.tables import Call, Document, Listing, Refusals, Saying
 from airflow_media_tasks.task import (
     MediaExpiredError,
     MediaModerationError,
@@ -19,6 +15,10 @@ from airflow_media_tasks.task import (
     MediaTask,
     MediaTaskError,
 )
+from airflow_media_tasks.wire.conversations import Reply
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import Into
+from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals, Saying
 
 
 _INPUT: dict[str, Any] = {

@@ -8,11 +8,6 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.conversations import Conversation, Reply
-from airflow_media_tasks.hooks.documents import object_of
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import at
-from airflow_media_tasks.hooks.tables import Balance, Call, Document, Listing, Refusals, Saying
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -23,6 +18,11 @@ from airflow_media_tasks.task import (
     MediaTask,
     MediaTaskError,
 )
+from airflow_media_tasks.wire.conversations import Conversation, Reply
+from airflow_media_tasks.wire.documents import object_of
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import at
+from airflow_media_tasks.wire.tables import Balance, Call, Document, Listing, Refusals, Saying
 
 
 _URLS = [

@@ -59,6 +59,11 @@ class LandsMedia(BaseOperator):
         """The landed files as outputs, and who made them; asked by Airflow's OpenLineage provider, if any."""
         return provenance.lineage(self._documents) if self._documents else None
 
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """As of `BaseOperator`: what a template becomes may not be what an argument takes."""
+        with self.errors_shown(context):
+            super().render_template_fields(context, jinja_env)
+
     @contextlib.contextmanager
     def errors_shown(self, context: Context) -> Iterator[None]:
         """Leaves an error in XCom as a dict, where a page can tell what it was."""

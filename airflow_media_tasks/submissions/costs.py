@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.prices import EXACT, Price, Prices, price_of
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaFundsError,
@@ -16,6 +15,7 @@ from airflow_media_tasks.task import (
     MediaTask,
     TaskStatus,
 )
+from airflow_media_tasks.wire.prices import EXACT, Price, Prices, price_of
 
 
 class Budget:
@@ -63,13 +63,13 @@ def needed(
     if price is None:
         raise MediaRequestError(
             f"max_cost needs to know before the submission what {operation!r} costs, and {hook.conn_type} "
-            f"does not say it then: add prices to the extra of the connection {hook.media_conn_id!r}, for "
+            f"does not say it then: add prices to the extra of connection {hook.media_conn_id!r}, for "
             f'example {{"prices": {{"{operation}": {{"amount": "0.40", "unit": "USD"}}}}}}'
         )
     amount = prices.into(price, unit or price.unit)
     if amount is None:
         raise MediaRequestError(
-            f"max_cost is in {unit}, and the connection {hook.media_conn_id!r} has the price of "
+            f"max_cost is in {unit}, and connection {hook.media_conn_id!r} has the price of "
             f"{operation!r} as {price}: say max_cost in {price.unit}"
             + (
                 f", or add what one of them costs to its prices, for example "

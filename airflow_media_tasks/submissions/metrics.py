@@ -21,10 +21,10 @@ from airflow.sdk import Context
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 
-from airflow_media_tasks.hooks.conversations import TOO_LATE
-from airflow_media_tasks.hooks.prices import price_of
 from airflow_media_tasks.submissions.records import Record, moment_of
 from airflow_media_tasks.task import MediaTask, MediaTaskError, TaskStatus
+from airflow_media_tasks.wire.conversations import TOO_LATE
+from airflow_media_tasks.wire.prices import price_of
 
 
 log = logging.getLogger(__name__)

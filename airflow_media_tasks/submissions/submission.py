@@ -52,6 +52,7 @@ from airflow_media_tasks.task import (
     TaskStatus,
     shown,
 )
+from airflow_media_tasks.wire.protocol import handle
 
 
 LEASE = 10.0
@@ -320,6 +321,9 @@ class Submission:
             candidates = self.hook.find_tasks(
                 submitted_after=datetime.fromisoformat(record.submitted_after), operation=self.operation
             )
+        except SubmissionOutcomeUnknown:
+            lines = ["  it has no list that can be asked: look at the provider's own page"]
+            candidates = []
         except MediaTaskError as trouble:
             lines = [f"  the account's tasks cannot be listed: {trouble}"]
             candidates = []
@@ -328,12 +332,13 @@ class Submission:
             lines = [_line_of(task) for task in candidates] or ["  the provider lists no task since then"]
         command = command_line(place, request)
         about = f"--reference {record.client_ref}"
+        own_id = handle(self.hook.operations[self.operation].group, "MEDIA_TASK_ID")
         text = [
             f"A submission to {self.hook.conn_type} was sent, and nobody can say if it was accepted: ",
             f"{error.message}. Nothing more is sent before you decide. The account shows since then:\n",
             *(f"{line}\n" for line in lines),
             "If it is one of them, adopt it; else submit anew, which may pay twice. Both clear the task.\n",
-            f"  airflow media-tasks adopt {command} MEDIA_TASK_ID {about}\n",
+            f"  airflow media-tasks adopt {command} {own_id} {about}\n",
             f"  airflow media-tasks resubmit {command} {about}",
         ]
         return record, SubmissionOutcomeUnknown(

@@ -6,7 +6,6 @@ import logging
 import math
 import random
 
-from airflow_media_tasks.hooks.conversations import SENSELESS
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaConcurrencyError,
@@ -16,6 +15,7 @@ from airflow_media_tasks.task import (
     MediaTaskError,
 )
 from airflow_media_tasks.waiting.watches import Watch
+from airflow_media_tasks.wire.conversations import SENSELESS
 
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
-from airflow_media_tasks.hooks.conversations import SENSELESS
 from airflow_media_tasks.submissions import metrics
 from airflow_media_tasks.task import (
     MediaAuthError,
@@ -34,6 +33,7 @@ from airflow_media_tasks.task import (
 )
 from airflow_media_tasks.waiting.accounts import LIMITS, Account
 from airflow_media_tasks.waiting.watches import Group, Pace, Watch
+from airflow_media_tasks.wire.conversations import SENSELESS
 
 
 log = logging.getLogger(__name__)

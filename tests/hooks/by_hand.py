@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_media_tasks.hooks.conversations import Conversation, Reply, Request
+from airflow_media_tasks.wire.conversations import Conversation, Reply, Request
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> Reply:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.tables import Balance, Call, Document, Listing, Refusals
 from airflow_media_tasks.task import MediaFundsError, MediaModerationError, MediaRateLimitError
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.tables import Balance, Call, Document, Listing, Refusals
 
 
 class SkylarkHook(MediaHook):

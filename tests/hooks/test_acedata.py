@@ -148,6 +148,12 @@ class TestAceDataHook(HookContract):
         assert re.match(f"connection 'account': {says}", text), text
         assert sim.requests() == {}
 
+    def test_a_misspelt_service_is_told_in_a_dag_too(self, connect: Any, sim: Simulator) -> None:
+        """It does not read as if the operation were the mistake."""
+        hook = self.hook_for(connect, sim, extra={"service": "lumma"})
+        with pytest.raises(MediaRequestError, match="'account': service in extra must be one of veo"):
+            hook.check("text_to_video", {"prompt": "a fox"})
+
     def test_never_the_blocking_form(self, hook: AceDataHook, sim: Simulator, call: Any) -> None:
         """Every submission says `async`, or the connection would be held until the video is there."""
         call(hook, "submit", self.paid, {**self.samples[self.paid], "async": False})

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 
-from airflow_media_tasks.hooks.connections import Settings, settings_of
 from airflow_media_tasks.task import MediaRequestError
+from airflow_media_tasks.wire.connections import Settings, settings_of
 
 
 DEFAULT = "https://api.example.com"

@@ -18,15 +18,6 @@ import pytest
 import trustme
 
 from airflow_media_tasks import __version__
-from airflow_media_tasks.hooks import conversations
-from airflow_media_tasks.hooks.conversations import (
-    MAX_REPLY_BYTES,
-    NOT_SENT,
-    Conversation,
-    ConversationHook,
-    Reply,
-    Request,
-)
 from airflow_media_tasks.hooks.kling import KlingHook
 from airflow_media_tasks.hooks.vap import VapHook
 from airflow_media_tasks.simulator import Simulator
@@ -40,6 +31,15 @@ from airflow_media_tasks.task import (
     MediaRequestError,
     MediaTaskError,
     SubmissionOutcomeUnknown,
+)
+from airflow_media_tasks.wire import conversations
+from airflow_media_tasks.wire.conversations import (
+    MAX_REPLY_BYTES,
+    NOT_SENT,
+    Conversation,
+    ConversationHook,
+    Reply,
+    Request,
 )
 
 from .peer import Peer, hang_until, hang_up, reset, say, stop_in_the_middle, talk_nonsense

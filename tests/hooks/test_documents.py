@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_media_tasks.hooks.documents import (
+from airflow_media_tasks.wire.documents import (
     kind_of_key,
     kind_of_url,
     number_at,

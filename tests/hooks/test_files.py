@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks.hooks.files import has_failed, kind_of, texts_in, urls_in
+from airflow_media_tasks.wire.files import has_failed, kind_of, texts_in, urls_in
 
 
 A, B, C = "https://cdn.example.com/a.png", "https://cdn.example.com/b.mp4", "http://cdn.example.com/c"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_media_tasks.hooks.masking import masked
+from airflow_media_tasks.wire.masking import masked
 
 
 KEY = "the-key/with=signs+in.it"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks.hooks.places import Into, at, filled, put, slots_of
+from airflow_media_tasks.wire.places import Into, at, filled, put, slots_of
 
 
 DOCUMENT = {"status": "done", "data": [{"url": "a"}, {"url": "b"}], "error": None}

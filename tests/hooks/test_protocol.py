@@ -11,9 +11,6 @@ import pytest
 import structlog
 
 from airflow_media_tasks.hooks.base import MediaHook
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import Into
-from airflow_media_tasks.hooks.tables import Balance, Call, Document, Listing, Refusals, Saying
 from airflow_media_tasks.task import (
     MediaBalance,
     MediaConcurrencyError,
@@ -28,6 +25,9 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     TaskStatus,
 )
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import Into
+from airflow_media_tasks.wire.tables import Balance, Call, Document, Listing, Refusals, Saying
 
 from .by_hand import held, reply, told
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks.hooks.replies import MAX_DEPTH, MAX_REPLY_BYTES, MAX_VALUES, document_of, text_of
+from airflow_media_tasks.wire.replies import MAX_DEPTH, MAX_REPLY_BYTES, MAX_VALUES, document_of, text_of
 
 
 TEXT = '{"task_id": "tâche"}'

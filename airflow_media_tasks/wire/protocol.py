@@ -15,12 +15,6 @@ from itertools import islice
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from airflow_media_tasks.hooks.conversations import Conversation, ConversationHook, Reply, Request
-from airflow_media_tasks.hooks.documents import as_number, as_text, as_time, is_id, object_of
-from airflow_media_tasks.hooks.files import Found, has_failed, kind_of, texts_in, urls_in
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import at, put
-from airflow_media_tasks.hooks.tables import Balance, Call, Document, Listing, Refusals, words_of
 from airflow_media_tasks.task import (
     MAX_FILES,
     MediaBalance,
@@ -35,6 +29,12 @@ from airflow_media_tasks.task import (
     code_of,
     shown,
 )
+from airflow_media_tasks.wire.conversations import Conversation, ConversationHook, Reply, Request
+from airflow_media_tasks.wire.documents import as_number, as_text, as_time, is_id, object_of
+from airflow_media_tasks.wire.files import Found, has_failed, kind_of, texts_in, urls_in
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import at, put
+from airflow_media_tasks.wire.tables import Balance, Call, Document, Listing, Refusals, words_of
 
 
 class ProtocolHook(ConversationHook):

@@ -25,7 +25,7 @@ from airflow_media_tasks.task import MediaCost, MediaRequestError, MediaTask, Ta
 
 
 if TYPE_CHECKING:
-    from airflow_media_tasks.hooks.protocol import ProtocolHook
+    from airflow_media_tasks.wire.protocol import ProtocolHook
 
 
 EXACT = DecimalContext(prec=80)
@@ -80,7 +80,7 @@ class Prices:
         table = hook.settings.extra.get("prices")
         if table is None or table == "":
             return cls()
-        where = f"the connection {hook.media_conn_id!r}: prices"
+        where = f"connection {hook.media_conn_id!r}: prices"
         if isinstance(table, str):
             try:
                 table = json.loads(table)

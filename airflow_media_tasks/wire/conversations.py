@@ -33,10 +33,6 @@ from airflow.sdk import BaseHook
 from typing_extensions import Self
 
 from airflow_media_tasks import __version__
-from airflow_media_tasks.hooks.connections import Settings, settings_of
-from airflow_media_tasks.hooks.masking import masked
-from airflow_media_tasks.hooks.places import at
-from airflow_media_tasks.hooks.replies import MAX_REPLY_BYTES, document_of, text_of
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -48,6 +44,10 @@ from airflow_media_tasks.task import (
     code_of,
     shown,
 )
+from airflow_media_tasks.wire.connections import Settings, settings_of
+from airflow_media_tasks.wire.masking import masked
+from airflow_media_tasks.wire.places import at
+from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, document_of, text_of
 
 
 T = TypeVar("T")
@@ -465,7 +465,8 @@ class ConversationHook(BaseHook):
         """What both clients take, and the body."""
         if request.paid and self.send_before is not None and time.time() > self.send_before:
             raise MediaProviderError(
-                f"the submission to {self.conn_type} was not sent: too long after it was written down",
+                f"{self.named} was not sent the submission, and nothing is paid: it was written down too "
+                "long ago, as on a machine that sleeps or has no time for this worker; a retry sends it",
                 provider=self.conn_type,
                 code=TOO_LATE,
             )

@@ -13,11 +13,11 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from airflow_media_tasks.hooks.conversations import Request
-from airflow_media_tasks.hooks.documents import as_text
-from airflow_media_tasks.hooks.operations import is_address
-from airflow_media_tasks.hooks.places import at, filled
 from airflow_media_tasks.task import MediaExpiredError, MediaModerationError, MediaTaskError, TaskStatus
+from airflow_media_tasks.wire.conversations import Request
+from airflow_media_tasks.wire.documents import as_text
+from airflow_media_tasks.wire.operations import is_address
+from airflow_media_tasks.wire.places import at, filled
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_media_tasks.hooks.documents import kind_of_key, kind_of_url, number_at, text_at
 from airflow_media_tasks.task import MediaFile, TaskStatus
+from airflow_media_tasks.wire.documents import kind_of_key, kind_of_url, number_at, text_at
 
 
 _NOT_MADE = ("request", "callback_url", "webhook", "webhook_url")

@@ -16,7 +16,6 @@ from airflow_media_tasks.batch.reporting import report
 from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
 from airflow_media_tasks.hooks.base import default_conn_id
-from airflow_media_tasks.hooks.prices import Price, decimal_of, limit_of
 from airflow_media_tasks.landing import verification
 from airflow_media_tasks.landing.operators import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
@@ -26,6 +25,7 @@ from airflow_media_tasks.submissions.records import KeepsRecords
 from airflow_media_tasks.submissions.submission import ON_UNKNOWN, STOP
 from airflow_media_tasks.task import MediaRequestError, shown
 from airflow_media_tasks.triggers import MediaBatchTrigger, checked_event
+from airflow_media_tasks.wire.prices import Price, decimal_of, limit_of
 
 
 class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_media_tasks.hooks.conversations import Conversation
-from airflow_media_tasks.hooks.documents import as_text
-from airflow_media_tasks.hooks.operations import Operation
-from airflow_media_tasks.hooks.places import at
-from airflow_media_tasks.hooks.protocol import ProtocolHook, handle
-from airflow_media_tasks.hooks.tables import Call
 from airflow_media_tasks.task import MediaNotFoundError, MediaTask, SubmissionOutcomeUnknown, shown
+from airflow_media_tasks.wire.conversations import Conversation
+from airflow_media_tasks.wire.documents import as_text
+from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.places import at
+from airflow_media_tasks.wire.protocol import ProtocolHook, handle
+from airflow_media_tasks.wire.tables import Call
 
 
 _MARK = re.compile(r"amt-[0-9a-f]{32}")
@@ -79,8 +79,10 @@ class FindingHook(ProtocolHook):
     def _is_marked(self, operation: Operation) -> bool:
         return operation.marked and bool(self.reference)
 
-    def _can_be_found(self, operation: Operation) -> bool:
-        return (self.listing is not None and operation.listed) or (self.find is not None and operation.marked)
+    def can_be_asked(self, operation: str) -> bool:
+        """Whether what became of a lost submission of *operation* (full name) can be found out."""
+        made = self.operations[operation]
+        return (self.listing is not None and made.listed) or (self.find is not None and made.marked)
 
     def _list_tasks(
         self, name: str | None, since: datetime | None, arguments: Mapping[str, Any] | None = None
