@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -126,8 +127,11 @@ class Operation:
         for place, value in self.fixed.items():
             if echo.get(place) != value:
                 return None
-        shown_ = [word for word in self.required if self._place(word).path in echo]
-        return len(shown_) if len(shown_) == len(self.required) else 0
+        return len(self._needed) if all(place in echo for place in self._needed) else 0
+
+    @cached_property  # it is asked of every waiting task, every few seconds
+    def _needed(self) -> list[str]:
+        return [self._place(word).path for word in self.required]
 
     def _place(self, word: str) -> Into:
         if word == self.rest or word in self.top or word in self.fixed:

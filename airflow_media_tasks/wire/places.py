@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jmespath
@@ -23,25 +23,34 @@ def at(expression: str, document: Any) -> Any:
 
 @cache  # as many as the tables have
 def _reader(expression: str) -> Callable[[Any], Any]:
-    compiled = jmespath.compile(expression)
-    keys = expression.split(".")
+    # Ten thousand waiting tasks are read every few seconds: plain paths by hand are ten times as quick.
+    choices = expression.split(" || ")
+    if all(_KEYS.fullmatch(choice) for choice in choices):
+        return partial(_first, [choice.split(".") for choice in choices])
+    return partial(_search, jmespath.compile(expression))
 
-    def by_keys(document: Any) -> Any:
-        # Ten thousand waiting tasks are read every few seconds: this is ten times as quick as a search.
+
+def _first(paths: list[list[str]], document: Any) -> Any:
+    """What stands at the first of the *paths* where something does, as JMESPath's `||` chooses."""
+    value = None
+    for keys in paths:
+        value = document
         for key in keys:
-            if not isinstance(document, dict):
-                return None
-            document = document.get(key)
-        return document
+            if not isinstance(value, dict):
+                value = None
+                break
+            value = value.get(key)
+        if value or (value == 0 and value is not False):
+            break
+    return value
 
-    def by_search(document: Any) -> Any:
-        try:
-            return compiled.search(document)
-        except (JMESPathError, TypeError):
-            # A function or a comparison was given a value of another type: the document is not as described.
-            return None
 
-    return by_keys if _KEYS.fullmatch(expression) else by_search
+def _search(compiled: Any, document: Any) -> Any:
+    try:
+        return compiled.search(document)
+    except (JMESPathError, TypeError):
+        # A function or a comparison was given a value of another type: the document is not as described.
+        return None
 
 
 def filled(template: Any, values: Mapping[str, Any]) -> Any:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jmespath
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_media_tasks.wire.places import Into, at, filled, put, slots_of
 
@@ -25,6 +28,19 @@ DOCUMENT = {"status": "done", "data": [{"url": "a"}, {"url": "b"}], "error": Non
 def test_a_place_is_jmespath(expression: str, found: Any) -> None:
     """What an expression finds is what stands there; None where nothing does, or where it does not fit."""
     assert at(expression, DOCUMENT) == found
+
+
+@given(
+    document=st.recursive(
+        st.sampled_from([None, False, True, 0, 1, 0.0, "", "x", [], [1]]),
+        lambda inner: st.dictionaries(st.sampled_from("ab"), inner),
+        max_leaves=6,
+    ),
+    expression=st.sampled_from(["a", "a.b", "a || b", "a.b || b.a || a", "b.b || a.a"]),
+)
+def test_what_is_read_by_hand_is_what_jmespath_reads(document: Any, expression: str) -> None:
+    """Plain paths, and the first of several, are not searched for: the answer is the same."""
+    assert at(expression, document) == jmespath.search(expression, document)
 
 
 def test_slots_are_filled() -> None:
