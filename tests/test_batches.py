@@ -478,7 +478,7 @@ def test_an_unknown_outcome_is_a_question_about_one_request(
     assert len(sim.ledger()) == 3
     unknown = lines_of(manifest)[0]
     assert manifest["errors"] == {"SubmissionOutcomeUnknown": 1}
-    assert "adopt dag run task --request 0 MEDIA_TASK_ID" in unknown["error"]["message"]
+    assert "adopt dag run task --request 0 operations/MEDIA_TASK_ID" in unknown["error"]["message"]
     record = context["task_state_store"]["media_task.page.0.0"]["0"]
     assert (record["phase"], record["key"]) == ("intent", unknown["key"])
     (entry,) = (entry for entry in sim.ledger() if entry["operation"] == "upscale_image")

@@ -70,16 +70,19 @@ def both_commands(place: str, group: str = "") -> list[str]:
 
 @pytest.mark.parametrize("moment", ["after_intent", "before_result"])
 @pytest.mark.parametrize(
-    ("operation", "arguments"),
+    ("operation", "arguments", "group"),
     [
-        ("remove_background", {"image_url": "https://cdn.example/a.png"}),
-        ("run_preset", {"preset": "video.basic", "prompt": "a fox [sim:seconds=0]"}),
+        ("remove_background", {"image_url": "https://cdn.example/a.png"}, "operations/"),
+        ("run_preset", {"preset": "video.basic", "prompt": "a fox [sim:seconds=0]"}, ""),
     ],
 )
 def test_what_the_provider_does_not_list_is_a_question(
-    vap: Place, sim: Simulator, operation: str, arguments: dict[str, Any], moment: str
+    vap: Place, sim: Simulator, operation: str, arguments: dict[str, Any], group: str, moment: str
 ) -> None:
-    """VAP's operations and presets cannot be asked for: every try stops, and nothing is paid again."""
+    """VAP's operations and presets cannot be asked for: every try stops, and nothing is paid again.
+
+    The command shows which form the id of an operation has.
+    """
     vap.operation, vap.arguments = operation, arguments
     vap.run_and_die(moment)
     paid = len(sim.ledger())
@@ -87,7 +90,7 @@ def test_what_the_provider_does_not_list_is_a_question(
     for _ in range(2):
         with pytest.raises(SubmissionOutcomeUnknown) as question:
             vap.run()
-        ways = both_commands("films manual__1 video", "operations/")
+        ways = both_commands("films manual__1 video", group)
         assert all(command in str(question.value) for command in ways)
         assert str(question.value).count(f"no list of {operation!r} tasks") == 1
         assert "lists no task" not in str(question.value)

@@ -69,10 +69,9 @@ class Operation:
     def check(self, name: str, arguments: Any) -> dict[str, Any]:
         """*arguments* in neutral words, without None, with numbers made numbers.
 
-        Templates render to text, so a numeric text is taken for the number it shows. The text `None` and an
-        empty one, which an empty cell of a table is, are an argument that is not given; as what is to be
-        shown or said, they are refused. What is called `..._url` or `..._urls` must be addresses, http or
-        https.
+        Templates render to text, so a numeric text is taken for the number it shows, and the text `None` for
+        an argument that is not given; as what is to be shown or said, it is refused. What is called `..._url`
+        or `..._urls` must be addresses, http or https.
 
         :param name: the operation's name, for the error's text.
         :raises MediaRequestError: naming the argument, its value, what is allowed and what to do.
@@ -80,7 +79,7 @@ class Operation:
         _check_json(name, arguments)
         neutral_of = {theirs: ours for ours in self.rename if (theirs := self._own_word(ours))}
         checked: dict[str, Any] = {}
-        absent: dict[str, str] = {}
+        absent: list[str] = []
         for key, value in arguments.items():
             word = neutral_of.get(key, key)
             if value is None:
@@ -89,10 +88,10 @@ class Operation:
                 raise MediaRequestError(
                     f"arguments of {name!r}: {word!r} and {self._own_word(word)!r} are the same, give one"
                 )
-            if word in _WORDS and value == _NONE:
-                raise _wrong(name, word, value, f"what is meant ({_RENDERED})")
-            if word not in _WORDS and value in (_NONE, "") and self._knows(word):
-                absent[word] = value
+            if value == _NONE and self._knows(word):
+                if word in _WORDS:
+                    raise _wrong(name, word, value, f"what is meant ({_RENDERED})")
+                absent.append(word)
             else:
                 checked[word] = self._checked_value(name, word, value)
         self._check_complete(name, checked, absent)
@@ -158,9 +157,8 @@ class Operation:
             or any(word in group for group in self.one_of)
         )
 
-    def _check_complete(self, name: str, checked: Mapping[str, Any], absent: Mapping[str, str]) -> None:
-        why = "".join(f"; {word!r} is {value!r}" for word, value in absent.items())
-        why += f": {_RENDERED}" if _NONE in absent.values() else ""
+    def _check_complete(self, name: str, checked: Mapping[str, Any], absent: list[str]) -> None:
+        why = f"; {_listed(absent)} is {_NONE!r}: {_RENDERED}" if absent else ""
         missing = [word for word in self.required if word not in checked]
         if missing:
             raise MediaRequestError(

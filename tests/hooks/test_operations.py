@@ -115,7 +115,6 @@ def test_numeric_text_is_a_number(word: str, text: Any, number: float) -> None:
         ({"prompt": "x", "count": "1.5"}, "whole number from 1, got '1.5'"),
         ({"prompt": "x", "seed": []}, "whole number from 0"),
         ({"prompt": "x", "image_url": "None"}, "got none of them; 'image_url' is 'None': a template makes"),
-        ({"prompt": "x", "image_url": ""}, "got none of them; 'image_url' is ''$"),
         (
             {"prompt": "x", "image_urls": ["None"]},
             "'image_urls' of 'make' must be a list, each item .*, got 'None'",
@@ -130,12 +129,6 @@ def test_what_is_wrong_is_named(wrong: dict[str, Any], expected: str) -> None:
     arguments = {**{key: value for key, value in GOOD.items() if key != "prompt"}, **wrong}
     with pytest.raises(MediaRequestError, match=expected):
         OPERATION.check("make", arguments)
-
-
-def test_an_empty_cell_is_nothing() -> None:
-    """A row of a CSV file has an empty text wherever it says nothing, which is no value of a known word."""
-    row = {**GOOD, "negative_prompt": "", "duration": "", "seed": "", "aspect_ratio": "", "end_image_url": ""}
-    assert OPERATION.check("make", row) == OPERATION.check("make", GOOD)
 
 
 @pytest.mark.parametrize(
