@@ -228,6 +228,7 @@ class MediaFile:
     :param content_type: MIME type, where the provider says so.
     :param expires_at: UTC time at which the provider deletes the file, where it says so.
     :param watermarked: True for the watermarked twin of another file of the same task.
+    :param access: `key` where *url* is only given to the account that made it; None where to anybody.
     """
 
     kind: str
@@ -239,6 +240,7 @@ class MediaFile:
     content_type: str | None = None
     expires_at: datetime | None = None
     watermarked: bool = False
+    access: str | None = None
 
     def __post_init__(self) -> None:
         self.__dict__.update(
@@ -251,6 +253,7 @@ class MediaFile:
             content_type=_optional_text(self.content_type, _WORD),
             expires_at=_utc(self.expires_at),
             watermarked=self.watermarked is True,
+            access=_optional_text(self.access, _WORD),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -424,6 +424,8 @@ def _file(instance: Mapping[str, Any], number: int, file: schema.File, request: 
     source = None
     if landed and why is None:
         source = file_url(instance, number, file.sha256, request)
+    elif file.access is not None:
+        why = why or "Only the account that made it is given this file: land it to see it here."
     elif url.startswith(("https://", "http://")) and len(url) <= URL_LENGTH and not expired:
         source = url
     return {"n": number, **file.model_dump(), "src": source, "landed": landed, "expired": expired, "why": why}

@@ -85,6 +85,7 @@ class File(_Written):
     height: Measure | None = None
     duration: Measure | None = None
     watermarked: bool | None = None
+    access: str | None = None
     expires_at: Moment | None = None
     path: Path | None = None
     size: Measure | None = None

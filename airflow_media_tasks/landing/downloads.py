@@ -1,8 +1,9 @@
 """From a URL to a local file: from an address that may be asked, whole, and never more than was agreed.
 
 A media URL comes from a provider, so nothing about it is trusted: not where it leads, not how much comes, not
-that it comes at all. No key or cookie of ours is used, and the connection goes to the very address that was
-checked; only where a proxy is the one way out, the proxy finds the address of what is public.
+that it comes at all. No cookie of ours is used, and a key only where the account's own address is asked. The
+connection goes to the very address that was checked; only where a proxy is the one way out, the proxy finds
+the address of what is public.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,11 @@ def is_public(address: Address) -> bool:
     return is_public(inner) if inner is not None else address.is_global and address in _UNICAST
 
 
+def without_key(_: str) -> Mapping[str, str]:
+    """What an address is asked with that gives its file to anybody."""
+    return {}
+
+
 def download(
     url: str,
     target: Path,
@@ -192,17 +198,20 @@ def download(
     stop: threading.Event,
     log: Any,
     proxy: httpx.Proxy | None = None,
+    headers_for: Callable[[str], Mapping[str, str]] = without_key,
 ) -> Download:
     """Downloads *url* into *target*, in several attempts if need be, going on where one broke.
 
     :param max_size: bytes.
     :param stop: set when nobody wants the file any more.
     :param proxy: by which everything is asked that is not known here to be private.
+    :param headers_for: what an address is asked with, such as a key; so is each redirect, until one of them
+        is to be asked with nothing.
     :raises UrlRefused: if the server says that the URL is not good.
     :raises MediaRequestError: if the address may not be asked, or the file is larger than *max_size*.
     :raises MediaProviderError: if no attempt brought the whole file.
     """
-    way = _Way(allowed, proxy)
+    way = _Way(allowed, proxy, headers_for)
     transfer = _Transfer(url, target, way, max_size, stop, log)
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((_Broken, httpx.TransportError)),
@@ -356,16 +365,18 @@ class _Way:
 
     allowed: AllowedHosts
     proxy: httpx.Proxy | None
+    headers_for: Callable[[str], Mapping[str, str]]
     asked_proxy: bool = field(default=False, init=False)
     """Whether it was the proxy that was asked last."""
 
     @contextlib.contextmanager
     def reply(self, url: httpx.URL, headers: dict[str, str]) -> Iterator[httpx.Response]:
         """The answer to a GET, after redirects, each of which is checked as the first address was."""
+        ours = self.headers_for(str(url))
         for _ in range(REDIRECTS + 1):
             if url.scheme not in ("http", "https") or not url.host:
                 raise MediaRequestError(f"only http and https URLs can be downloaded, got {shown(str(url))}")
-            with self._ask(url, headers) as reply:
+            with self._ask(url, {**headers, **ours}) as reply:
                 if not reply.has_redirect_location:
                     yield reply
                     return
@@ -373,6 +384,8 @@ class _Way:
             if url.scheme == "https" and target.scheme == "http":
                 raise MediaProviderError(f"{shown(str(url), 300)} redirects from https to http")
             url = target
+            # Whoever else was asked on the way may have chosen what comes after it.
+            ours = self.headers_for(str(url)) if ours else ours
         raise MediaProviderError(f"more than {REDIRECTS} redirects, the last to {shown(str(url), 300)}")
 
     @contextlib.contextmanager

@@ -20,13 +20,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
-from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
 from airflow_media_tasks.landing import provenance, verification
 from airflow_media_tasks.landing.destinations import Destination, is_local
 from airflow_media_tasks.landing.downloads import (
@@ -36,6 +37,7 @@ from airflow_media_tasks.landing.downloads import (
     download,
     is_web_address,
     proxy_of,
+    without_key,
 )
 from airflow_media_tasks.landing.landed import Landed, name_of
 from airflow_media_tasks.submissions import metrics
@@ -246,12 +248,29 @@ class _Job:
 
 
 class _Renewal:
-    """Fresh URLs of one task: it is asked again once, however many of its files need one."""
+    """The account that made a task's files: asked again once for fresh URLs, however many need one."""
 
     def __init__(self, made: Made) -> None:
         self._made = made
         self._lock = threading.Lock()
         self._task: MediaTask | None = None
+
+    @cached_property
+    def _hook(self) -> MediaHook:
+        return get_media_hook(str(self._made.media_conn_id))
+
+    def headers_for(self, url: str) -> Mapping[str, str]:
+        """What one of its files is asked with that is only given to this account.
+
+        :raises MediaRequestError: if nobody said which account that is.
+        """
+        if self._made.media_conn_id is None:
+            raise MediaRequestError(
+                f"{shown(url, 300)} is only given to the account that made it, and nobody said which that "
+                "is: name its media_conn_id"
+            )
+        with self._lock:
+            return self._hook.headers_for(url)
 
     @property
     def is_possible(self) -> bool:
@@ -262,9 +281,8 @@ class _Renewal:
         """The task's file with this number as the provider shows it now, if it still does."""
         with self._lock:
             if self._task is None:
-                hook = get_media_hook(str(self._made.media_conn_id))
                 with contextlib.suppress(MediaNotFoundError):
-                    self._task = hook.get_task(str(self._made.media_task_id))
+                    self._task = self._hook.get_task(str(self._made.media_task_id))
         files = self._task.files if self._task else ()
         return files[index] if len(files) == len(self._made.result["files"]) else None
 
@@ -365,7 +383,7 @@ class _Landing:
             # Perhaps only the clocks disagree: without another URL this one is tried.
             file = renewal.file(job.index) or file
         try:
-            return file, self._fetch(file, part)
+            return file, self._fetch(job, file, part)
         except UrlRefused as refusal:
             last = refusal
         if renewal.is_possible and not asked:
@@ -375,7 +393,7 @@ class _Landing:
                 raise self._expired(job, last) from last
             file = fresh
             try:
-                return file, self._fetch(file, part)
+                return file, self._fetch(job, file, part)
             except UrlRefused as refusal:
                 last = refusal
         # The provider's date counts more than the words of whoever has the file.
@@ -401,14 +419,17 @@ class _Landing:
                 break
             waited += pause
             try:
-                return self._fetch(file, part)
+                return self._fetch(job, file, part)
             except UrlRefused as refusal:
                 last = refusal
         self._patience_is_over.set()
         raise self._refused(job, file, last, waited) from last
 
-    def _fetch(self, file: MediaFile, part: Path) -> Download:
-        return download(file.url, part, self._allowed, self._max_size, self.stop, self._log, self._proxy)
+    def _fetch(self, job: _Job, file: MediaFile, part: Path) -> Download:
+        asked_with = job.renewal.headers_for if file.access == "key" else without_key
+        return download(
+            file.url, part, self._allowed, self._max_size, self.stop, self._log, self._proxy, asked_with
+        )
 
     def _refused(self, job: _Job, file: MediaFile, refusal: UrlRefused, waited: float) -> MediaProviderError:
         """Of what is not gone."""

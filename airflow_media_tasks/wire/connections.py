@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from airflow_media_tasks.task import MediaRequestError, shown
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,19 @@ def _base_url(connection: Any, where: str, default_url: str) -> str:
         )
     end = authority if port is None or parts.port else f"{authority}:{port}"
     return f"{scheme}://{end}" + (f"/{path}" if path else "")
+
+
+def is_below(url: str, base_url: str) -> bool:
+    """Whether *url* is of the server at *base_url* and below its path, whoever reads it."""
+    try:
+        there, base = urlsplit(url), urlsplit(base_url)
+        servers = {(one.scheme, one.hostname, one.port or _PORTS.get(one.scheme)) for one in (there, base)}
+    except ValueError:
+        return False
+    # What one reads in another way than the next, is not.
+    plain = url.isprintable() and not set(" \\") & set(url) and "@" not in there.netloc
+    stays = ".." not in re.split(r"[/\\]", unquote(there.path))
+    return plain and stays and len(servers) == 1 and there.path.startswith(f"{base.path.rstrip('/')}/")
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -44,7 +44,7 @@ from airflow_media_tasks.task import (
     code_of,
     shown,
 )
-from airflow_media_tasks.wire.connections import Settings, settings_of
+from airflow_media_tasks.wire.connections import Settings, is_below, settings_of
 from airflow_media_tasks.wire.masking import masked
 from airflow_media_tasks.wire.places import at
 from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, document_of, text_of
@@ -183,6 +183,8 @@ class ConversationHook(BaseHook):
     """The header that has the key, and how; a name that begins with `?` is a parameter of the query."""
     headers: ClassVar[Mapping[str, str]] = {}
     """What else every request says."""
+    keyed_hosts: ClassVar[tuple[str, ...]] = ()
+    """Where files are only given to who shows the key: names of `other_urls`, `""` for the base URL."""
     max_connections: ClassVar[int] = 10
     """Connections, and so requests in flight, of one client."""
     refusals: ClassVar[Mapping[int, type[MediaTaskError]]] = {
@@ -307,6 +309,19 @@ class ConversationHook(BaseHook):
         if not host:
             return base_url
         return self.other_urls[host] if base_url == self.base_url else f"{base_url}/{host}"
+
+    def url_of(self, request: Request) -> str:
+        """The whole address of *request*, without the key."""
+        params = {name: value for name, value in request.params.items() if value is not None}
+        return str(httpx.URL(self._address(request.host) + request.path, params=params or None))
+
+    def needs_key(self, url: str) -> bool:
+        """Whether a file at *url* is only given to this account: it is below one of `keyed_hosts`."""
+        return any(is_below(url, self._address(host)) for host in self.keyed_hosts)
+
+    def headers_for(self, url: str) -> Mapping[str, str]:
+        """What a file at *url* is asked with: the key where it `needs_key`, and nowhere else anything."""
+        return self._headers() if self.needs_key(url) else {}
 
     @property
     def _key(self) -> str:

@@ -64,6 +64,11 @@ class ProtocolHook(ConversationHook):
     """
     result_of: ClassVar[tuple[TaskStatus, ...]] = (TaskStatus.SUCCEEDED,)
     """Of tasks that have ended how, that is asked."""
+    content: ClassVar[Call | None] = None
+    """What a finished task's file is fetched by, by its `{id}`, where the document names no address of it.
+
+    Its host must be among `keyed_hosts` if the key is needed for it.
+    """
     find: ClassVar[Call | None] = None
     """How a task is asked for by `{ref}`, our reference, and `{group}`; None where it cannot be."""
     listing: ClassVar[Listing | None] = None
@@ -171,7 +176,10 @@ class ProtocolHook(ConversationHook):
 
     def _outputs(self, document: Mapping[str, Any]) -> Any:
         """What in a finished task's *document* holds what was made."""
-        return at(self.document.outputs, document)
+        if self.content is None:
+            return at(self.document.outputs, document)
+        own_id = as_text(at(self.document.id, document))
+        return {"url": self.url_of(self.content.request(id=own_id))} if is_id(own_id) else None
 
     def _kind_of(self, found: Found, made: str) -> str:
         """The kind of a file, of a task that makes *made*."""
@@ -451,6 +459,8 @@ class ProtocolHook(ConversationHook):
         found_urls = urls_in(self._outputs(document), any_text=table.any_text, but=asked)
         for found in islice(found_urls, MAX_FILES):
             file = self._file(found, made)
+            if self.needs_key(file.url):
+                file = replace(file, access="key")
             if file.expires_at is None and table.kept is not None:
                 file = replace(file, expires_at=(ended_at or datetime.now(timezone.utc)) + table.kept)
             yield file

@@ -7,7 +7,7 @@ import pytest
 from airflow.sdk import Connection
 
 from airflow_media_tasks.task import MediaRequestError
-from airflow_media_tasks.wire.connections import Settings, settings_of
+from airflow_media_tasks.wire.connections import Settings, is_below, settings_of
 
 
 DEFAULT = "https://api.example.com"
@@ -129,3 +129,35 @@ def test_key_is_stripped_at_its_ends() -> None:
     """The space or line break that was pasted along belongs to no key."""
     found = settings(login="\taccess ", password=" a key\r\n")
     assert (found.login, found.password) == ("access", "a key")
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url", "below"),
+    [
+        ("https://api.example.com/v1/x", "https://api.example.com", True),
+        ("https://api.example.com:443/v1/x?y=/../z", "https://api.example.com", True),
+        ("https://API.example.com/v1/x", "https://api.example.com:443/v1", True),
+        ("http://127.0.0.1:8765/api/x", "http://127.0.0.1:8765/api", True),
+        ("https://api.example.com/v10/x", "https://api.example.com/v1", False),
+        ("https://api.example.com/v1", "https://api.example.com/v1", False),
+        ("https://api.example.com", "https://api.example.com", False),
+        ("http://api.example.com/v1/x", "https://api.example.com", False),
+        ("https://api.example.com:8443/v1/x", "https://api.example.com", False),
+        ("https://api.example.com.evil.com/x", "https://api.example.com", False),
+        ("https://evil.com/api.example.com/x", "https://api.example.com", False),
+        ("https://api.example.com@evil.com/x", "https://api.example.com", False),
+        ("https://evil.com@api.example.com/x", "https://api.example.com", False),
+        ("https://evil.com\\@api.example.com/x", "https://api.example.com", False),
+        ("https://api.example.com\\.evil.com/x", "https://api.example.com", False),
+        ("https://api.example.com/v1/../x", "https://api.example.com/v1", False),
+        ("https://api.example.com/v1/%2e%2E/x", "https://api.example.com/v1", False),
+        ("https://api.example.com/v1/..%2fx", "https://api.example.com/v1", False),
+        ("https://api.example.com/v1/a\nb", "https://api.example.com/v1", False),
+        ("https://api.example.com:port/v1/x", "https://api.example.com", False),
+        ("https://[::1/x", "https://api.example.com", False),
+        ("", "https://api.example.com", False),
+    ],
+)
+def test_what_is_below_an_address(url: str, base_url: str, below: bool) -> None:
+    """The same scheme, host and port, and a path that stays below: that is where a key may go."""
+    assert is_below(url, base_url) is below
