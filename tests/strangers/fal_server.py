@@ -1,24 +1,17 @@
-"""A fal that was written from its documentation alone, by somebody who had not seen the hook.
+"""A fal: a request goes one step further each time that its status is read.
 
-It is not the package's simulator and shares nothing with it. A request goes one step further each time that
-its status is read, and the last part of its endpoint says what becomes of it: see `ENDINGS` and `REFUSALS`.
-The queue is at the root, the platform API under `/platform`.
+The last part of its endpoint says what becomes of it: see `ENDINGS` and `REFUSALS`. The queue is at the root,
+the platform API under `/platform`.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import re
-import threading
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import timezone
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+
+from .stranger import Asked, Refused, Said, Stranger, moment, stamp
 
 
 KEY = "1b7e6a52-0f0e-4c3a-b1a8-0d6f7f3f2c11:d2f1e0a94c6b4d7d8e3f"
@@ -38,8 +31,6 @@ MISSING = {
     "msg": "Field required",
     "input": {"seed": "THE PROMPT THAT NOBODY IS TO LOG"},
 }
-
-Said = tuple[int, Any, dict[str, str]]
 
 # What a completed request to stranger/app/NAME says: more of its status document, and its result.
 ENDINGS: dict[str, tuple[dict[str, Any], Said]] = {
@@ -115,71 +106,26 @@ REFUSALS: dict[str, Said] = {
 }
 
 
-class Refused(Exception):
-    """Ends a request with a status, a body and headers."""
-
-
-class Stranger(ThreadingHTTPServer):
-    """fal, as far as its sheet tells."""
-
-    daemon_threads = True
+class Fal(Stranger):
+    """fal's queue and its platform API."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.kept: list[dict[str, Any]] = []
-        self.requests: list[tuple[str, str]] = []
-        super().__init__(("127.0.0.1", 0), Handler)
 
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    protocol_version = "HTTP/1.1"
-    server: Stranger
-
-    def respond(self) -> None:
-        """Answers, or hangs up where a reply is to be lost."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((self.command, self.path))
-        try:
-            status, body, headers = self.answer(raw)
-        except Refused as refused:
-            status, body, headers = refused.args
-        if body is None:
-            self.close_connection = True
-            self.connection.close()
-            return
-        content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        self.send_response(status)
-        kind = "text/html" if isinstance(body, str) else "application/json"
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_PUT = respond  # noqa: N815  # the names that the server looks for
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing is printed."""
-
-    def answer(self, raw: bytes) -> Said:
-        """Status, body and headers; a body of None is a reply that never comes."""
-        parts = urlsplit(self.path)
-        segments = parts.path.strip("/").split("/")
-        if self.headers.get("Authorization") != f"Key {KEY}":
+    def answer(self, asked: Asked) -> Said:
+        """See `Stranger`."""
+        segments = asked.segments
+        if asked.headers.get("authorization") != f"Key {KEY}":
             said = {"detail": "No user found for Key ID and Secret"}
             raise (
-                Refused(401, {"error": {"type": "authorization_error", "message": said["detail"]}}, {})
-                if (segments[0] == "platform")
-                else Refused(401, said, {})
+                Refused(401, {"error": {"type": "authorization_error", "message": said["detail"]}})
+                if segments[0] == "platform"
+                else Refused(401, said)
             )
-        match (self.command, *segments):
+        match (asked.method, *segments):
             case ("GET", "platform", "v1", "models", "requests", "by-endpoint"):
-                return 200, self.page(parse_qs(parts.query)), {}
+                return 200, self.page(asked.query), {}
             case ("GET", "platform", "v1", "models", *_):
                 return 200, {"models": [], "prices": [], "next_cursor": None, "has_more": False}, {}
             case ("GET", owner, app, "requests", id_, "status"):
@@ -187,21 +133,21 @@ class Handler(BaseHTTPRequestHandler):
             case ("GET", owner, app, "requests", id_):
                 one = self.known(f"{owner}/{app}", id_)
                 if one["ended_at"] is None:
-                    raise Refused(400, {"detail": "Request is still in progress"}, {})
-                said: Said = one["ending"][1]
-                return said
+                    raise Refused(400, {"detail": "Request is still in progress"})
+                result: Said = one["ending"][1]
+                return result
             case ("PUT", owner, app, "requests", id_, "cancel"):
                 return self.cancel(f"{owner}/{app}", id_)
             case ("POST", _, _, *_):
-                return self.submit("/".join(segments), json.loads(raw))
-        raise Refused(404, {"detail": f"Path {parts.path} not found"}, {})
+                return self.submit("/".join(segments), asked.body)
+        raise Refused(404, {"detail": f"Path {asked.path} not found"})
 
     def known(self, app: str, id_: str) -> dict[str, Any]:
         """The request of this id and app; a path that has more of the endpoint in it is another app's."""
-        for one in self.server.kept:
+        for one in self.kept:
             if one["request_id"] == id_ and "/".join(one["endpoint_id"].split("/")[:2]) == app:
                 return one
-        raise Refused(404, {"detail": "Request not found"}, {})
+        raise Refused(404, {"detail": "Request not found"})
 
     def submit(self, endpoint: str, body: Any) -> Said:
         """A new request: whatever JSON it is, it is taken, and looked at later."""
@@ -209,8 +155,8 @@ class Handler(BaseHTTPRequestHandler):
         if name in REFUSALS:
             raise Refused(*REFUSALS[name])
         id_ = str(uuid.uuid4())
-        here = f"{self.server.url}/{'/'.join(endpoint.split('/')[:2])}/requests/{id_}"
-        self.server.kept.append(
+        here = f"{self.url}/{'/'.join(endpoint.split('/')[:2])}/requests/{id_}"
+        self.kept.append(
             {
                 "request_id": id_,
                 "endpoint_id": endpoint,
@@ -226,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
                 },
             }
         )
-        reply = {"request_id": id_, "gateway_request_id": id_, **self.server.kept[-1]["urls"]}
+        reply = {"request_id": id_, "gateway_request_id": id_, **self.kept[-1]["urls"]}
         return 200, None if name == "lost" else reply, {"x-fal-request-id": id_}
 
     def cancel(self, app: str, id_: str) -> Said:
@@ -237,30 +183,26 @@ class Handler(BaseHTTPRequestHandler):
         one |= {"ended_at": stamp(), "started_at": one["started_at"] or stamp(), "ending": CANCELLED}
         return 202, {"success": True}, {}
 
-    def page(self, query: dict[str, list[str]]) -> dict[str, Any]:
+    def page(self, query: dict[str, str]) -> dict[str, Any]:
         """What has ended, the latest first."""
-        wanted = [name for text in query["endpoint_id"] for name in text.split(",")]
-        limit = int(query.get("limit", ["50"])[0])
+        wanted = query["endpoint_id"].split(",")
+        limit = int(query.get("limit", "50"))
         if not 1 <= limit <= 100 or len(wanted) > 50:
             message = "limit is from 1 to 100, of endpoints there are at most 50"
-            raise Refused(400, {"error": {"type": "validation_error", "message": message}}, {})
-        since, until = (
-            datetime.fromisoformat(query.get(word, [usual])[0].replace("Z", "+00:00"))
-            for word, usual in (("start", "2000-01-01T00:00:00Z"), ("end", "2999-01-01T00:00:00Z"))
-        )
+            raise Refused(400, {"error": {"type": "validation_error", "message": message}})
+        bounds = (("start", "2000-01-01T00:00:00Z"), ("end", "2999-01-01T00:00:00Z"))
+        since, until = (moment(query.get(word, usual)) for word, usual in bounds)
         since, until = (each if each.tzinfo else each.replace(tzinfo=timezone.utc) for each in (since, until))
         found = [
             one
-            for one in self.server.kept
-            if one["ended_at"]
-            and one["endpoint_id"] in wanted
-            and since <= datetime.fromisoformat(one["ended_at"].replace("Z", "+00:00")) < until
+            for one in self.kept
+            if one["ended_at"] and one["endpoint_id"] in wanted and since <= moment(one["ended_at"]) < until
         ]
         found.sort(key=lambda one: str(one["ended_at"]), reverse=True)
-        number = int(base64.b64decode(query.get("cursor", ["MQ=="])[0]))
+        number = int(base64.b64decode(query.get("cursor", "MQ==")))
         more = len(found) > number * limit
         cursor = base64.b64encode(str(number + 1).encode()).decode() if more else None
-        with_payloads = "payloads" in query.get("expand", [])
+        with_payloads = "payloads" in query.get("expand", "")
         items = [item_of(one, with_payloads) for one in found[(number - 1) * limit : number * limit]]
         return {"items": items, "next_cursor": cursor, "has_more": more}
 
@@ -284,22 +226,3 @@ def item_of(one: dict[str, Any], with_payloads: bool) -> dict[str, Any]:
     item = {word: one[word] for word in ("request_id", "endpoint_id", "sent_at", "started_at", "ended_at")}
     item |= {"status_code": status, "duration": 3.7}
     return item | ({"json_input": one["input"], "json_output": output} if with_payloads else {})
-
-
-def stamp() -> str:
-    """Now, as fal writes it."""
-    time.sleep(0.000_01)  # no two in the same microsecond
-    return re.sub(r"\+00:00$", "Z", datetime.now(timezone.utc).isoformat(timespec="microseconds"))
-
-
-@contextmanager
-def stranger() -> Iterator[Stranger]:
-    """The server, running."""
-    with Stranger() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

@@ -1,23 +1,17 @@
-"""A Replicate that was written from its documentation alone, by somebody who had not seen the hook.
+"""A Replicate: a prediction goes one step further each time that it is read.
 
-It is not the package's simulator and shares nothing with it. A prediction goes one step further each time
-that it is read, and the model's name says what becomes of it: see `ENDINGS` and `REFUSALS`.
+The model's name says what becomes of it: see `ENDINGS` and `REFUSALS`.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 import secrets
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
+
+from .stranger import Asked, Refused, Said, Stranger, moment, stamp
 
 
 TOKEN = "r8_of_a_stranger"
@@ -62,69 +56,29 @@ REFUSALS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-class Refused(Exception):
-    """Ends a request with a status and a body."""
-
-
-class Stranger(ThreadingHTTPServer):
-    """Replicate, as far as its sheet tells."""
-
-    daemon_threads = True
+class Replicate(Stranger):
+    """Replicate's predictions."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.predictions: list[dict[str, Any]] = []
-        self.requests: list[tuple[str, str]] = []
-        super().__init__(("127.0.0.1", 0), Handler)
 
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+    def answer(self, asked: Asked) -> Said:
+        """See `Stranger`."""
+        return *self.said(asked), {}
 
-
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    protocol_version = "HTTP/1.1"
-    server: Stranger
-
-    def respond(self) -> None:
-        """Answers, or hangs up where a reply is to be lost."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((self.command, self.path))
-        try:
-            status, body = self.answer(raw)
-        except Refused as refused:
-            status, body = refused.args
-        if body is None:
-            self.close_connection = True
-            self.connection.close()
-            return
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = respond  # noqa: N815  # the names that the server looks for
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing is printed."""
-
-    def answer(self, raw: bytes) -> tuple[int, Any]:
-        """Status and body; a body of None is a reply that never comes."""
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+    def said(self, asked: Asked) -> tuple[int, Any]:
+        """Status and body."""
+        if asked.headers.get("authorization") != f"Bearer {TOKEN}":
             detail = "You did not pass a valid authentication token"
             raise Refused(401, {"title": "Unauthenticated", "detail": detail, "status": 401})
-        parts = urlsplit(self.path)
-        match (self.command, *parts.path.strip("/").split("/")):
+        match (asked.method, *asked.segments):
             case ("POST", "v1", "predictions"):
-                return self.create(json.loads(raw), None)
+                return self.create(asked, None)
             case ("POST", "v1", "models" | "deployments", owner, name, "predictions"):
-                return self.create(json.loads(raw), f"{owner}/{name}")
+                return self.create(asked, f"{owner}/{name}")
             case ("GET", "v1", "predictions"):
-                return 200, self.page({key: value[0] for key, value in parse_qs(parts.query).items()})
+                return 200, self.page(asked.query)
             case ("GET", "v1", "predictions", id_):
                 prediction = self.known(id_)
                 advance(prediction)
@@ -140,13 +94,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def known(self, id_: str) -> dict[str, Any]:
         """The prediction of this id."""
-        for prediction in self.server.predictions:
+        for prediction in self.predictions:
             if prediction["id"] == id_:
                 return prediction
         raise Refused(404, {"title": "Not found", "detail": "Prediction not found", "status": 404})
 
-    def create(self, body: Any, model: str | None) -> tuple[int, Any]:
+    def create(self, asked: Asked, model: str | None) -> tuple[int, Any]:
         """A new prediction, by a version or by a model's path."""
+        body = asked.body
         version = body.get("version")
         missing = [
             name
@@ -170,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         if name in REFUSALS:
             raise Refused(*REFUSALS[name])
         id_ = "".join(secrets.choice(ALPHABET) for _ in range(26))
-        url = f"{self.server.url}/v1/predictions/{id_}"
+        url = f"{self.url}/v1/predictions/{id_}"
         prediction = {
             "id": id_,
             "model": model,
@@ -185,8 +140,8 @@ class Handler(BaseHTTPRequestHandler):
             "created_at": stamp(),
             "urls": {"get": url, "cancel": f"{url}/cancel", "web": f"https://replicate.com/p/{id_}"},
         }
-        self.server.predictions.append(prediction)
-        wait = re.fullmatch(r"wait(=\d+)?", self.headers.get("Prefer", ""))
+        self.predictions.append(prediction)
+        wait = re.fullmatch(r"wait(=\d+)?", asked.headers.get("prefer", ""))
         if wait and name != "slow":
             advance(prediction)
             advance(prediction)
@@ -194,36 +149,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def page(self, query: dict[str, str]) -> dict[str, Any]:
         """The newest first, few to a page, each page with the address of the next one."""
-        found = self.server.predictions[::-1]
+        found = self.predictions[::-1]
         for word in ("created_after", "created_before"):
             if word in query:
-                moment = datetime.fromisoformat(query[word].replace("Z", "+00:00"))
-                if moment.tzinfo is None:
+                since = moment(query[word])
+                if since.tzinfo is None:
                     raise Refused(
                         422, {"title": "Invalid", "detail": f"{word} has no time zone", "status": 422}
                     )
-                found = [one for one in found if (of(one) >= moment) == (word == "created_after")]
+                found = [
+                    one for one in found if (moment(one["created_at"]) >= since) == (word == "created_after")
+                ]
         start = int(base64.urlsafe_b64decode(query["cursor"]).decode()[2:]) if "cursor" in query else 0
         following = None
         if len(found) > start + PAGE:
             cursor = base64.urlsafe_b64encode(f"o={start + PAGE}".encode()).decode()
-            following = f"{self.server.url}/v1/predictions?{urlencode({**query, 'cursor': cursor})}"
+            following = f"{self.url}/v1/predictions?{urlencode({**query, 'cursor': cursor})}"
         results = [
             {word: value for word, value in one.items() if word != "logs"}
             for one in found[start : start + PAGE]
         ]
         return {"previous": None, "next": following, "results": results}
-
-
-def of(prediction: dict[str, Any]) -> datetime:
-    """When it was created."""
-    return datetime.fromisoformat(prediction["created_at"].replace("Z", "+00:00"))
-
-
-def stamp() -> str:
-    """Now, as Replicate writes it."""
-    time.sleep(0.000_01)  # no two in the same microsecond
-    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
 def advance(prediction: dict[str, Any]) -> None:
@@ -238,16 +184,3 @@ def advance(prediction: dict[str, Any]) -> None:
         prediction |= {"status": "succeeded", "completed_at": stamp(), "metrics": spent, **ending}
         if prediction["status"] != "succeeded":
             prediction["output"] = None
-
-
-@contextmanager
-def stranger() -> Iterator[Stranger]:
-    """The server, running."""
-    with Stranger() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

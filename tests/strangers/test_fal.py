@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from airflow_media_tasks.hooks.fal import FalHook
+from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaFundsError,
@@ -24,49 +23,31 @@ from airflow_media_tasks.task import (
     TaskStatus,
 )
 
-from .fal_server import KEY, Stranger, stranger
+from .conftest import Connected, looks_at
+from .fal_server import KEY, Fal
 
 
-Connected = Callable[..., FalHook]
 SECRET = "THE PROMPT THAT NOBODY IS TO LOG"
 
 
 @pytest.fixture
-def server() -> Iterator[Stranger]:
-    """The stranger's server."""
-    with stranger() as running:
-        yield running
+def server() -> Iterator[Fal]:
+    """A fal by somebody who has not seen the hook."""
+    with Fal() as server:
+        yield server
 
 
 @pytest.fixture
-def connected(server: Stranger, monkeypatch: pytest.MonkeyPatch) -> Connected:
-    """Makes a hook of a connection to it with these fields."""
-
-    def make(**fields: Any) -> FalHook:
-        known = {"conn_type": "fal", "host": server.url, "password": KEY}
-        monkeypatch.setenv("AIRFLOW_CONN_ACCOUNT", json.dumps({**known, **fields}))
-        hook = FalHook("account")
-        hook.retry_wait = 0.001
-        return hook
-
-    return make
+def hook(server: Fal, connected: Connected) -> MediaHook:
+    """The hook, with a connection to it and the right key."""
+    return connected(conn_type="fal", host=server.url, password=KEY)
 
 
-@pytest.fixture
-def hook(connected: Connected) -> FalHook:
-    """A hook with the right key."""
-    return connected()
-
-
-def ended(hook: FalHook, name: str, **arguments: Any) -> MediaTask:
-    """A request to stranger/app/NAME, looked at until it has ended."""
-    task = hook.submit("run", {"model": f"stranger/app/{name}", **arguments})
-    seen = [task.status]
-    while not task.status.is_terminal:
-        task = hook.get_task(task.id)
-        seen.append(task.status)
-    assert seen[:3] == [TaskStatus.QUEUED, TaskStatus.QUEUED, TaskStatus.RUNNING]
-    return task
+def ended(hook: MediaHook, name: str, **arguments: Any) -> MediaTask:
+    """A request to stranger/app/NAME at its end."""
+    seen = looks_at(hook, hook.submit("run", {"model": f"stranger/app/{name}", **arguments}))
+    assert [task.status for task in seen[:-1]] == [TaskStatus.QUEUED, TaskStatus.QUEUED, TaskStatus.RUNNING]
+    return seen[-1]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +61,7 @@ def ended(hook: FalHook, name: str, **arguments: Any) -> MediaTask:
     ],
 )
 def test_what_was_made(
-    hook: FalHook, server: Stranger, name: str, kinds: list[str], suffixes: list[str]
+    hook: MediaHook, server: Fal, name: str, kinds: list[str], suffixes: list[str]
 ) -> None:
     """Every shape of a result is read, and what stands in an echoed prompt is not taken for one."""
     task = ended(hook, name, prompt="as on https://example.com/fox.png")
@@ -91,7 +72,7 @@ def test_what_was_made(
     assert server.kept[0]["input"] == {"prompt": "as on https://example.com/fox.png"}
 
 
-def test_what_is_said_of_a_file(hook: FalHook) -> None:
+def test_what_is_said_of_a_file(hook: MediaHook) -> None:
     """Size, length and type of a file are those of the result."""
     picture, film = ended(hook, "images").files[0], ended(hook, "video").files[0]
     assert (picture.width, picture.height, picture.content_type) == (1024, 576, "image/png")
@@ -111,7 +92,7 @@ def test_what_is_said_of_a_file(hook: FalHook) -> None:
     ],
 )
 def test_why_it_failed(
-    hook: FalHook, server: Stranger, name: str, cls: type[MediaTaskError], code: str, words: str
+    hook: MediaHook, server: Fal, name: str, cls: type[MediaTaskError], code: str, words: str
 ) -> None:
     """Completed is no success: the error is in the status or the result, whatever HTTP status that has."""
     task = ended(hook, name)
@@ -120,11 +101,11 @@ def test_why_it_failed(
     assert task.error.code == code
     assert words in str(task.error)
     assert SECRET not in f"{task.error} {task.error.to_dict()}"
-    looks = [path for method, path in server.requests if method == "GET" and not path.endswith("/status")]
+    looks = [one for one in server.requests if one.method == "GET" and one.segments[-1] != "status"]
     assert len(looks) <= 1
 
 
-def test_endpoint_that_is_not_there(hook: FalHook) -> None:
+def test_endpoint_that_is_not_there(hook: MediaHook) -> None:
     """The queue takes a path that the app does not have, completes it, and knows of no result."""
     with pytest.raises(MediaNotFoundError, match="Path /no_path not found"):
         ended(hook, "no_path")
@@ -142,7 +123,7 @@ def test_endpoint_that_is_not_there(hook: FalHook) -> None:
         ("lost", SubmissionOutcomeUnknown),
     ],
 )
-def test_refusals(hook: FalHook, server: Stranger, name: str, cls: type[MediaTaskError]) -> None:
+def test_refusals(hook: MediaHook, server: Fal, name: str, cls: type[MediaTaskError]) -> None:
     """Each refusal is what it says, and is sent once; a 403 is a matter of money if it says so."""
     with pytest.raises(cls) as caught:
         hook.submit("run", {"model": f"stranger/app/{name}"})
@@ -152,18 +133,18 @@ def test_refusals(hook: FalHook, server: Stranger, name: str, cls: type[MediaTas
         assert getattr(caught.value, "retry_after") == 3  # noqa: B009  # of this class alone
 
 
-def test_wrong_key(connected: Connected, server: Stranger) -> None:
+def test_wrong_key(hook: MediaHook, connected: Connected, server: Fal) -> None:
     """A wrong key is refused in the queue's form and in the platform's, and the Test button says so."""
-    hook = connected(password="another")
+    assert hook.test_connection()[0]
+    hook = connected(conn_type="fal", host=server.url, password="another")
     with pytest.raises(MediaAuthError, match="No user found"):
         hook.submit("run", {"model": "stranger/app/images"})
     good, text = hook.test_connection()
     assert not good
     assert "No user found" in text
-    assert connected().test_connection()[0]
 
 
-def test_unknown_request(hook: FalHook) -> None:
+def test_unknown_request(hook: MediaHook) -> None:
     """An id that is not there, or that is another app's, is not found."""
     task = hook.submit("run", {"model": "stranger/app/images"})
     for unknown in (f"stranger/app/{'0' * 8}", task.id.replace("stranger/app", "stranger/another")):
@@ -171,7 +152,7 @@ def test_unknown_request(hook: FalHook) -> None:
             hook.get_task(unknown)
 
 
-def test_cancelling(hook: FalHook) -> None:
+def test_cancelling(hook: MediaHook) -> None:
     """A request is cancelled by the HTTP status alone; one that has ended stays as it is."""
     task = hook.submit("run", {"model": "stranger/app/images"})
     cancelled = hook.cancel_task(task.id)
@@ -181,15 +162,16 @@ def test_cancelling(hook: FalHook) -> None:
     assert hook.cancel_task(done.id).status is TaskStatus.SUCCEEDED
 
 
-def test_listing(hook: FalHook, server: Stranger) -> None:
+def test_listing(hook: MediaHook, server: Fal) -> None:
     """What was sent to one endpoint is found page by page, by its input, as far as it has ended."""
     began = datetime.now(timezone.utc)
-    for number in range(230):
-        hook.submit("text_to_image", {"model": "stranger/app/images", "prompt": f"number {number}"})
-    hook.submit("text_to_image", {"model": "stranger/app/image", "prompt": "number 7"})
-    for one in server.kept:
-        for _ in range(2):
-            hook.get_task(f"stranger/app/{one['request_id']}")
+    with hook:
+        for number in range(230):
+            hook.submit("text_to_image", {"model": "stranger/app/images", "prompt": f"number {number}"})
+        hook.submit("text_to_image", {"model": "stranger/app/image", "prompt": "number 7"})
+        for one in server.kept:
+            for _ in range(2):
+                hook.get_task(f"stranger/app/{one['request_id']}")
     wanted = {"operation": "text_to_image", "submitted_after": began}
     arguments = {"model": "stranger/app/images", "prompt": "number 7"}
     (found,) = hook.find_tasks(arguments=arguments, **wanted)
@@ -203,7 +185,7 @@ def test_listing(hook: FalHook, server: Stranger) -> None:
 
 
 def test_result_that_cannot_be_read_at_the_moment(
-    hook: FalHook, server: Stranger, monkeypatch: pytest.MonkeyPatch
+    hook: MediaHook, server: Fal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trouble between status and result, or a key that is locked meanwhile, is not the task's failure."""
     task = ended(hook, "video")

@@ -1,13 +1,14 @@
+"""The hook against a Replicate that somebody else wrote from its documentation, see `replicate_server.py`."""
+
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from airflow_media_tasks.hooks.replicate import ReplicateHook
+from airflow_media_tasks.hooks.base import MediaHook
 from airflow_media_tasks.task import (
     MediaAuthError,
     MediaExpiredError,
@@ -22,41 +23,33 @@ from airflow_media_tasks.task import (
     TaskStatus,
 )
 
-from .replicate_server import DELIVERY, TOKEN, Stranger, stranger
+from .conftest import Connected, looks_at
+from .replicate_server import DELIVERY, TOKEN, Replicate
 
 
 HEX = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 
 
 @pytest.fixture
-def server() -> Iterator[Stranger]:
+def server() -> Iterator[Replicate]:
     """A Replicate by somebody who has not seen the hook."""
-    with stranger() as server:
+    with Replicate() as server:
         yield server
 
 
 @pytest.fixture
-def hook(server: Stranger, monkeypatch: pytest.MonkeyPatch) -> ReplicateHook:
-    """The hook, with a connection to it."""
-    return hook_for(server, monkeypatch, TOKEN)
+def hook(server: Replicate, connected: Connected) -> MediaHook:
+    """The hook, with a connection to it and the right token."""
+    return connected(conn_type="replicate", host=server.url, password=TOKEN)
 
 
-def hook_for(server: Stranger, monkeypatch: pytest.MonkeyPatch, token: str) -> ReplicateHook:
-    """A hook with this token."""
-    connection = {"conn_type": "replicate", "host": server.url, "password": token}
-    monkeypatch.setenv("AIRFLOW_CONN_STRANGER", json.dumps(connection))
-    hook = ReplicateHook("stranger")
-    hook.retry_wait = 0.001
-    return hook
-
-
-def run(hook: ReplicateHook, name: str) -> MediaTask:
+def run(hook: MediaHook, name: str) -> MediaTask:
     """A task of stranger/NAME at its end."""
     task = hook.submit("run", {"model": f"stranger/{name}", "prompt": "a lighthouse"})
-    assert task.status is TaskStatus.QUEUED
-    running = hook.get_task(task.id)
+    queued, running, ended = looks_at(hook, task)
+    assert queued.status is TaskStatus.QUEUED
     assert (running.status, running.files) == (TaskStatus.RUNNING, ())
-    return hook.get_task(task.id)
+    return ended
 
 
 @pytest.mark.parametrize(
@@ -67,7 +60,7 @@ def run(hook: ReplicateHook, name: str) -> MediaTask:
         ("object", [("audio", "out.wav"), ("image", "out.png")]),
     ],
 )
-def test_every_form_of_output(hook: ReplicateHook, name: str, files: list[tuple[str, str]]) -> None:
+def test_every_form_of_output(hook: MediaHook, name: str, files: list[tuple[str, str]]) -> None:
     """Files are found in a list, a text and an object, of the kind that their names say, kept for an hour."""
     task = run(hook, name)
     assert task.status is TaskStatus.SUCCEEDED
@@ -93,7 +86,7 @@ def test_every_form_of_output(hook: ReplicateHook, name: str, files: list[tuple[
     ],
 )
 def test_every_other_end(
-    hook: ReplicateHook, name: str, status: TaskStatus, error: type[Exception], words: str
+    hook: MediaHook, name: str, status: TaskStatus, error: type[Exception], words: str
 ) -> None:
     """What made no file has failed, with the reason; what is too old has expired, for all its success."""
     task = run(hook, name)
@@ -113,7 +106,7 @@ def test_every_other_end(
     ],
 )
 def test_every_refusal(
-    hook: ReplicateHook, server: Stranger, name: str, error: type[Exception], words: str
+    hook: MediaHook, server: Replicate, name: str, error: type[Exception], words: str
 ) -> None:
     """Each refusal is of the class that says what to do, in Replicate's words, and is sent once."""
     with pytest.raises(error, match=words):
@@ -121,17 +114,17 @@ def test_every_refusal(
     assert len(server.requests) == 1
 
 
-def test_a_refusal_for_the_rate_says_when_to_come_back(hook: ReplicateHook) -> None:
+def test_a_refusal_for_the_rate_says_when_to_come_back(hook: MediaHook) -> None:
     """The seconds stand in the sentence alone."""
     with pytest.raises(MediaRateLimitError) as caught:
         hook.submit("run", {"model": "stranger/throttled", "prompt": "a lighthouse"})
     assert caught.value.retry_after == 30
 
 
-def test_a_wrong_token(server: Stranger, monkeypatch: pytest.MonkeyPatch, hook: ReplicateHook) -> None:
+def test_a_wrong_token(server: Replicate, connected: Connected, hook: MediaHook) -> None:
     """A wrong token is told by the *Test* button and by every request; a good one passes."""
     assert hook.test_connection()[0]
-    wrong = hook_for(server, monkeypatch, "r8_wrong")
+    wrong = connected(conn_type="replicate", host=server.url, password="r8_wrong")
     said, words = wrong.test_connection()
     assert not said
     assert "valid authentication token" in words
@@ -140,7 +133,7 @@ def test_a_wrong_token(server: Stranger, monkeypatch: pytest.MonkeyPatch, hook: 
 
 
 @pytest.mark.parametrize("model", ["stranger/text", f"stranger/text:{HEX}", HEX])
-def test_every_way_to_name_a_model(hook: ReplicateHook, server: Stranger, model: str) -> None:
+def test_every_way_to_name_a_model(hook: MediaHook, server: Replicate, model: str) -> None:
     """A model's name, with its version or without, and a version alone are taken as they are."""
     task = hook.submit("run", {"model": model, "prompt": "a lighthouse", "steps": 4})
     assert hook.get_task(task.id).id == task.id
@@ -149,9 +142,7 @@ def test_every_way_to_name_a_model(hook: ReplicateHook, server: Stranger, model:
 
 
 @pytest.mark.parametrize("model", ["stranger/lost", f"stranger/lost:{HEX}"])
-def test_a_lost_submission_is_found_on_a_later_page(
-    hook: ReplicateHook, server: Stranger, model: str
-) -> None:
+def test_a_lost_submission_is_found_on_a_later_page(hook: MediaHook, server: Replicate, model: str) -> None:
     """What was accepted without our hearing of it is found by its model and input, page after page."""
     began = datetime.now(timezone.utc)
     arguments = {"model": model, "prompt": "a lighthouse"}
@@ -161,10 +152,10 @@ def test_a_lost_submission_is_found_on_a_later_page(
         hook.submit("run", {"model": "stranger/list", "prompt": f"number {number}"})
     (found,) = hook.find_tasks(operation="run", arguments=arguments, submitted_after=began)
     assert found.id == server.predictions[0]["id"]
-    assert sum(path.startswith("/v1/predictions?") for _, path in server.requests) == 3
+    assert sum(one.path.startswith("/v1/predictions?") for one in server.requests) == 3
 
 
-def test_what_another_model_made_of_the_same_is_not_taken(hook: ReplicateHook, server: Stranger) -> None:
+def test_what_another_model_made_of_the_same_is_not_taken(hook: MediaHook, server: Replicate) -> None:
     """Two models that were asked for the same are two submissions: the other's film is not our picture."""
     began = datetime.now(timezone.utc)
     hook.submit("text_to_video", {"prompt": "a lighthouse"})
@@ -175,7 +166,7 @@ def test_what_another_model_made_of_the_same_is_not_taken(hook: ReplicateHook, s
     assert found.id == server.predictions[0]["id"]
 
 
-def test_what_was_removed_may_be_ours(hook: ReplicateHook, server: Stranger) -> None:
+def test_what_was_removed_may_be_ours(hook: MediaHook, server: Replicate) -> None:
     """A prediction whose input is gone is a question, as nobody can say what it was made from."""
     began = datetime.now(timezone.utc)
     arguments = {"model": "stranger/removed", "prompt": "a lighthouse"}
@@ -187,7 +178,7 @@ def test_what_was_removed_may_be_ours(hook: ReplicateHook, server: Stranger) -> 
         hook.find_tasks(operation="run", arguments=arguments, submitted_after=began)
 
 
-def test_cancelling(hook: ReplicateHook, server: Stranger) -> None:
+def test_cancelling(hook: MediaHook, server: Replicate) -> None:
     """A running task is cancelled; one that has ended stays what it is; an unknown one is not found."""
     running = hook.submit("run", {"model": "stranger/text", "prompt": "a lighthouse"})
     assert hook.cancel_task(running.id).status is TaskStatus.CANCELLED
