@@ -84,7 +84,9 @@ class Totals:
         if provider not in self._spent_by and len(self._spent_by) >= UNITS:
             provider = REST
         self._made_by[provider] += made
-        spent = self._spent_by.setdefault(provider, _Spent())
+        # A task that failed before it was known whose it would be is nobody's.
+        is_told = item["provider"] or made
+        spent = self._spent_by.setdefault(provider, _Spent()) if is_told else _Spent()
         if self._is_paid_here(item):
             # What is under way has spent what it has until now.
             is_todays = (item["finished_at"] or self.today) >= self.today

@@ -185,3 +185,13 @@ def test_one_task_of_a_provider_is_paid_once(airflow: Airflow) -> None:
     told = airflow.get("api/totals").json()
     assert told["estimated"] == [{"unit": "USD", "amount": "0.80"}]
     assert airflow.items()["waited"]["cost"]["estimated"] == "0.40"
+
+
+def test_what_failed_before_it_was_anybodys_is_no_provider(airflow: Airflow) -> None:
+    """A task whose request was wrong counts as failed, and the list of providers has no nameless one."""
+    airflow.add("made", single("luma/1", unit="USD", amount="0.40"))
+    error = {"type": "MediaRequestError", "message": "argument 'prompt' must be a text", "code": None}
+    airflow.add("wrong", error, key="media_error", state="failed")
+    told = airflow.get("api/totals").json()
+    assert told["failed"] == 1
+    assert [entry["provider"] for entry in told["by_provider"]] == [RESULT["provider"]]
