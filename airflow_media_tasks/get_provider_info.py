@@ -14,7 +14,8 @@ _PRICES = {
         "label": "Prices",
         "description": (
             'What operations cost: {"text_to_video": {"amount": "0.40", "unit": "USD"}}; "*" is '
-            'every other operation, "units" one of Kling\'s units in money. For max_cost and costs in money.'
+            'every other operation; Kling\'s "units" and Runway\'s "credits" are one of them in money. For '
+            "max_cost and costs in money."
         ),
         "schema": {"type": ["object", "null"]},
     }
@@ -57,6 +58,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.kling",
                     "airflow_media_tasks.hooks.replicate",
                     "airflow_media_tasks.hooks.fal",
+                    "airflow_media_tasks.hooks.runway",
                 ],
             }
         ],
@@ -214,6 +216,21 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {
                         "password": "key id:key secret",
                         "host": "https://queue.fal.run",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {**_PRICES, **_MODELS},
+            },
+            {
+                "connection-type": "runway",
+                "hook-class-name": "airflow_media_tasks.hooks.runway.RunwayHook",
+                "hook-name": "Runway",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "key_...",
+                        "host": "https://api.dev.runwayml.com",
                         "port": _PORT,
                     },
                 },

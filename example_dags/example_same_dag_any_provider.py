@@ -30,7 +30,8 @@ OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
     doc_md=__doc__,
     params={
         "media_conn_id": Param(
-            "acedata_default", examples=["vap_default", "acedata_default", "kling_default", "fal_default"]
+            "acedata_default",
+            examples=["vap_default", "acedata_default", "kling_default", "fal_default", "runway_default"],
         ),
         "prompt": Param("A fox looks up from the snow, cinematic", type="string", minLength=1),
     },

@@ -269,6 +269,7 @@ def test_no_file_is_too_long_to_keep_in_mind() -> None:
         "hooks.acedata.AceDataHook",
         "hooks.kling.KlingHook",
         "hooks.replicate.ReplicateHook",
+        "hooks.runway.RunwayHook",
         "triggers.MediaTaskTrigger",
         "sensors.MediaTaskSensor",
         "operators.MediaTaskOperator",

@@ -49,6 +49,7 @@ def test_the_link_leads_to_a_tab_that_there_is() -> None:
         ("kling", "https://app.klingai.com/"),
         ("replicate", "https://replicate.com/"),
         ("fal", "https://fal.ai/"),
+        ("runway", "https://dev.runwayml.com/"),
         ("vap", ""),
     ],
 )

@@ -25,7 +25,10 @@ from airflow_media_tasks.simulator.words import Words, without_words
 BAD_KEY = "sim-bad-key"
 NO_FUNDS_KEY = "sim-no-funds"
 _OPENING_BALANCE = Decimal(1_000_000)
-_TEXT_KEYS = ("prompt", "description", "text", "sound_effect_prompt", "motion_type", "effect_scene", "lyric")
+_TEXT_KEYS = (
+    *("prompt", "description", "text", "promptText", "sound_effect_prompt", "motion_type", "effect_scene"),
+    "lyric",
+)
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Reason = Literal[

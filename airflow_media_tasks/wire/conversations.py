@@ -88,6 +88,7 @@ _TRANSPORT_ERRORS = (
     OSError,
     ValueError,
 )
+_NO_CONTENT = 204
 _GAVE_UP = (408, 425, 499)
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -234,7 +235,7 @@ class ConversationHook(BaseHook):
 
         Returns None for a good reply.
         """
-        if reply.status < 400 and reply.body is not None:
+        if reply.status < 400 and (reply.body is not None or reply.status == _NO_CONTENT):
             return None
         if reply.status < 400:
             return MediaProviderError(

@@ -20,6 +20,8 @@ from sqlalchemy.exc import DBAPIError
 
 from deployment import Deployment, free_port
 
+from .scenarios import OPERATIONS
+
 
 WORKERS = ("worker-1", "worker-2")
 TRIGGERERS = ("triggerer", "triggerer-2")
@@ -28,7 +30,7 @@ PATIENCE = 120.0  # seconds for a part to be there again
 PRELOADED = [  # what else each task would import for itself, which takes longer than all that it does
     "airflow.dag_processing.dagbag",
     "airflow_media_tasks.operators",
-    *(f"airflow_media_tasks.hooks.{name}" for name in ("acedata", "fal", "kling", "replicate", "vap")),
+    *(f"airflow_media_tasks.hooks.{name}" for name in OPERATIONS),
     "unittest.mock",
 ]
 TAKEOVER = 5  # seconds of silence after which a triggerer's triggers go to the other one

@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from airflow_media_tasks.simulator import Simulator
+from airflow_media_tasks.wire.protocol import handle
 from deployment import DeploymentError
 
 from .cluster import TAKEOVER, TRIGGERERS, WORKERS, Cluster, WorkerLost
@@ -437,7 +438,7 @@ class Rig:
         place = [case.scenario.name, self._runs[case.scenario.name], case.task_id]
         adopts = case.scenario.name.endswith("_adopts")
         what = (
-            ["adopt", *place, f"{DOUBTS[case.provider].group}/{entry['id']}"]
+            ["adopt", *place, handle(DOUBTS[case.provider].group, entry["id"])]
             if adopts
             else ["resubmit", *place]
         )

@@ -23,8 +23,9 @@ OPERATIONS = {
     "kling": "text_to_video",
     "replicate": "text_to_image",
     "fal": "text_to_image",
+    "runway": "text_to_image",
 }
-UNMARKED = ("vap", "replicate", "fal")
+UNMARKED = ("vap", "replicate", "fal", "runway")
 EVERYBODY = tuple(OPERATIONS)
 # Most of what is tried is the same code for all families. Two go through all of it, one whose tasks carry no
 # mark of ours and one whose tasks do; the others through what their hooks decide, with one task each.
@@ -32,6 +33,13 @@ WHOLE = EVERYBODY if os.environ.get("FAULTS_ROWS") == "all" else ("vap", "acedat
 # Whose list proves only an hour later that nothing was accepted, and the rows in which the retry needs that.
 LATE = ("fal",)
 UNSENT = {"kill_before_post", "zombie", "batch_killed_before_post", "batch_killed_in_middle"}
+# Of whose submissions none is found again once its reply is lost, and the rows in which that is to happen.
+# What becomes of theirs are the rows of `DOUBTS`.
+UNSEEN = ("runway",)
+UNHEARD = UNSENT | {
+    *("kill_during_post", "kill_after_post", "answers_500", "answers_504", "loses_reply"),
+    *("batch_killed_after_all", "loop_killed"),
+}
 CORE = {
     *("kill_after_post", "loses_reply", "polling_503", "raise_in_complete", "user_clears_deferred"),
     *("cannot_tell", "person_adopts", "person_resubmits", "loop_killed"),
@@ -64,6 +72,8 @@ DOUBTS = {
     "kling": Doubt("extend_video", "videos/video-extend", {"video_id": "{{ dag_run.conf['video'] }}"}),
     # The list shows what has ended.
     "fal": Doubt("text_to_image", "fal-ai/flux"),
+    # There is no list, and nothing by which a submission is known again.
+    "runway": Doubt("text_to_image", ""),
 }
 
 
@@ -192,7 +202,7 @@ def _narrowed(scenarios: list[Scenario]) -> list[Scenario]:
     """The same scenarios, those that are not core rows only for the families that go through all."""
 
     def has(each: Scenario, provider: str) -> bool:
-        if provider in LATE and each.name in UNSENT:
+        if each.name in (UNSENT if provider in LATE else UNHEARD if provider in UNSEEN else ()):
             return False
         return provider in WHOLE or each.name in CORE or bool(each.batch)
 

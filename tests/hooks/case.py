@@ -15,6 +15,8 @@ from airflow_media_tasks.task import (
     MediaRateLimitError,
     MediaTask,
     MediaTaskError,
+    SubmissionOutcomeUnknown,
+    TaskStatus,
 )
 
 
@@ -57,6 +59,12 @@ class HookCase:
     """How many requests it takes to read a task that has succeeded."""
     wrong_key_words: ClassVar[str] = "invalid"
     """What the provider says of a wrong key."""
+    wrong_key_status: ClassVar[str] = "401"
+    """With which HTTP status."""
+    begins: ClassVar[TaskStatus] = TaskStatus.QUEUED
+    """Where a task stands that was just accepted."""
+    results_at: ClassVar[str] = "/media/"
+    """What the addresses of results begin with, below the simulator's."""
 
     # What a test is made of.
 
@@ -98,6 +106,15 @@ class HookCase:
         task = hook.submit(operation, self.samples[operation])
         sim.advance(10)
         return hook.get_task(task.id)
+
+    def cannot_be_found(self, hook: MediaHook, **wanted: Any) -> bool:
+        """Whether the provider shows nothing of what it has accepted; a search then says just that."""
+        if hook.can_be_asked(self.paid):
+            return False
+        for more in ({}, {"arguments": self.samples[self.paid], "client_ref": MARK}):
+            with pytest.raises(SubmissionOutcomeUnknown, match="it has no list of"):
+                hook.find_tasks(operation=self.paid, **more, **wanted)
+        return True
 
     def until_listed(self, sim: Simulator) -> None:
         """Waits for what has been submitted to be in the provider's list."""

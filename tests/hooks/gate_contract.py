@@ -30,7 +30,7 @@ from airflow_media_tasks.task import (
 from tests.encoders import must_take
 
 from .case import HookCase
-from .peer import Peer, say
+from .peer import Peer, passed_on, say
 
 
 PAGE = b"<html><h1>Sorry</h1></html>"
@@ -60,8 +60,7 @@ class Between(Peer):
     def pass_on(self, handler: BaseHTTPRequestHandler) -> None:
         """Asks the simulator, and says what it said, changed."""
         method, path, headers, body = self.seen[-1]
-        ours = {name: headers[name] for name in ("authorization", "content-type") if name in headers}
-        reply = self.behind.request(method, path, content=body, headers=ours)
+        reply = self.behind.request(method, path, content=body, headers=passed_on(headers))
         if self.gave_up is None:
             say(handler, self.before + json.dumps(self.change(reply.json())).encode(), reply.status_code)
         else:

@@ -58,6 +58,8 @@ class LostContract(HookCase):
 
     def test_lost_submission_is_found(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """What was accepted without our hearing of it is found by its mark, else by its request."""
+        if self.cannot_be_found(hook):
+            return
         began = datetime.now(timezone.utc)
         hook.submit(self.paid, {**self.samples[self.paid], "prompt": "another picture"}, client_ref="other")
         lost = self.with_words("[sim:lose-reply]")
@@ -77,6 +79,8 @@ class LostContract(HookCase):
         self, hook: MediaHook, sim: Simulator, call: Any
     ) -> None:
         """For a submission that the provider never saw the answer is an empty list: the proof of it."""
+        if self.cannot_be_found(hook):
+            return
         began = datetime.now(timezone.utc)
         hook.submit(self.paid, {**self.samples[self.paid], "prompt": "another picture"}, client_ref="other")
         lost = self.with_words("")
@@ -93,6 +97,8 @@ class LostContract(HookCase):
 
     def test_tasks_are_listed_by_time(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """With a time alone, the tasks submitted since are listed, newest first, and older ones are not."""
+        if self.cannot_be_found(hook, submitted_after=datetime.now(timezone.utc)):
+            return
         old = hook.submit(self.paid, self.samples[self.paid])
         sim.advance(7200)
         new = [hook.submit(self.paid, self.samples[self.paid]).id for _ in range(2)]
@@ -127,6 +133,8 @@ class LostContract(HookCase):
         self, connect: Any, sim: Simulator, peer: Peer, call: Any, ahead: float
     ) -> None:
         """Whatever `Date` an edge sends: a task with our mark is found, one without at least asked about."""
+        if self.cannot_be_found(self.hook_for(connect, sim)):
+            return
         peer.answer = edge(sim.url, ahead)
         hook = self.hook_for(connect, sim, host=f"{peer.url}/{self.hook_class.conn_type}")
         began, own_id = self.lost(hook, sim, call)
@@ -148,13 +156,16 @@ class LostContract(HookCase):
         for since in (datetime.now(timezone.utc), datetime(1971, 1, 1, tzinfo=timezone.utc)):
             hook.clock_offset = offset
             assert hook.earliest(since)
-            hook.find_tasks(operation=self.paid, submitted_after=since)
+            if not self.cannot_be_found(hook, submitted_after=since):
+                hook.find_tasks(operation=self.paid, submitted_after=since)
         for year in (1, 9999):
             with pytest.raises(MediaRequestError, match="submitted_after"):
                 hook.find_tasks(submitted_after=datetime(year, 1, 1, tzinfo=timezone.utc))
 
     def test_what_carries_another_mark_is_another(self, hook: MediaHook, sim: Simulator, call: Any) -> None:
         """An equal request with another mark of ours is not taken, however young; each shows its own."""
+        if self.cannot_be_found(hook):
+            return
         began = datetime.now(timezone.utc)
         for mark in (THEIRS, OURS.replace("0a", "0c")):
             call(hook, "submit", self.paid, self.samples[self.paid], client_ref=mark)
@@ -173,6 +184,8 @@ class LostContract(HookCase):
 
     def test_a_reference_of_somebody_else_is_no_mark(self, hook: MediaHook, sim: Simulator) -> None:
         """Only what this package makes is a mark of it."""
+        if self.cannot_be_found(hook):
+            return
         hook.submit(self.paid, self.samples[self.paid], client_ref=MARK)
         hook.submit(self.paid, self.samples[self.paid])
         self.until_listed(sim)
@@ -183,6 +196,8 @@ class LostContract(HookCase):
         self, hook: MediaHook, sim: Simulator, before: int
     ) -> None:
         """What never arrived is known to be absent, however many others were made in the hour before."""
+        if self.cannot_be_found(hook):
+            return
         with hook:
             for number in range(before):
                 other = {**self.samples[self.paid], "prompt": f"other {number}"}

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.command, self.path, headers, body))
         self.server.answer(self)
 
-    do_GET = do_POST = respond  # noqa: N815  # the names that the server looks for
+    do_GET = do_POST = do_DELETE = respond  # noqa: N815  # the names that the server looks for
 
     def log_message(self, *args: Any) -> None:
         """Nothing is printed."""
@@ -68,13 +68,18 @@ def say(handler: BaseHTTPRequestHandler, body: Any, status: int = 200, **headers
     handler.wfile.write(content)
 
 
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """What of a request's *headers*, in small letters, goes on to the next server."""
+    own = ("host", "connection", "content-length", "accept-encoding")
+    return {name: value for name, value in headers.items() if name not in own}
+
+
 def edge(to: str, ahead: float) -> Callable[[BaseHTTPRequestHandler], None]:
     """Hands each request on to the server at *to*; its reply gets the edge's own `Date`, *ahead* seconds."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         assert isinstance(handler, Handler)
-        kept = ("authorization", "content-type")
-        headers = {name: handler.headers[name] for name in kept if name in handler.headers}
+        headers = passed_on({name.lower(): value for name, value in handler.headers.items()})
         try:
             reply = httpx.request(
                 handler.command, to + handler.path, content=handler.body, headers=headers, trust_env=False

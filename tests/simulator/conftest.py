@@ -60,6 +60,14 @@ def replicate(connect: Connect) -> httpx.Client:
 
 
 @pytest.fixture
+def runway(connect: Connect) -> httpx.Client:
+    """A client of Runway, which says of which version it is."""
+    client = connect("runway")
+    client.headers["X-Runway-Version"] = "2024-11-06"
+    return client
+
+
+@pytest.fixture
 def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
     """A client of the control endpoints."""
     with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:

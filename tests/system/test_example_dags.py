@@ -23,6 +23,7 @@ OPERATIONS = {
     "acedata_default": "veo/text_to_video",
     "kling_default": "text_to_video",
     "fal_default": "text_to_video",
+    "runway_default": "text_to_video",
 }
 EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "example_dags"
 LOOPS = hasattr(sdk, "LoopDecision")  # from Airflow 3.4 on
@@ -211,6 +212,28 @@ def test_replicate(
         assert is_sound(file, output / "replicate" / name)
 
 
+def test_runway(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """A still that becomes a film, and a sound beside them, each paid once, with what it cost in credits."""
+    simulator.reset()
+    run = Run(airflow, "example_runway")
+    for waiting in (2, 1):
+        wait_until_deferred(waiting)
+        simulator.advance(1000)
+    assert run.end() == "success"
+    made = {task: run.result(task) for task in ("still", "film", "sound")}
+    paid_for = {entry["operation"]: entry["request"] for entry in simulator.ledger("runway")}
+    assert len(simulator.ledger()) == len(paid_for) == 3
+    assert paid_for["image_to_video"]["model"] == "gen4.5"
+    assert paid_for["image_to_video"]["promptImage"] == [{"uri": made["still"]["url"], "position": "first"}]
+    assert {one["cost"]["unit"] for one in made.values()} == {"credits"}
+    for task, name in (("still", "still.png"), ("film", "film.mp4")):
+        (file,) = (file for file in made[task]["files"] if "path" in file)
+        assert is_sound(file, output / "runway" / name)
+    assert made["sound"]["path"] == f"file://{output}/runway/sound.mp3"
+
+
 @pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
 @pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
 def test_loop(
@@ -256,7 +279,7 @@ def test_every_example_is_read(airflow: Deployment) -> None:
 def runs(
     airflow: Deployment, simulator: Simulator, wait_until_deferred: Callable[[int], None]
 ) -> dict[str, Run]:
-    """Runs of the other examples: their fifteen tasks wait together, then the clock moves."""
+    """Runs of the other examples: their tasks wait together, then the clock moves."""
     simulator.reset()
     started = {
         "kling": Run(airflow, "example_kling_text_to_video", prompt="A tin robot waters a fern", duration=10),
@@ -269,7 +292,7 @@ def runs(
         started[name] = Run(
             airflow, "example_same_dag_any_provider", media_conn_id=name, prompt=f"A fox by {name}"
         )
-    wait_until_deferred(1 + 5 + 1 + 3 + 1 + 4)
+    wait_until_deferred(1 + 5 + 1 + 3 + 1 + len(OPERATIONS))
     simulator.advance(1000)
     return started
 
