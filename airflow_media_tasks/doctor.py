@@ -125,11 +125,10 @@ class Examination:
         heard.append((request, reply))
 
     def _account(self) -> None:
-        hook, table = self.hook, self.hook.balance
-        what = "the balance" if hook.has_balance else "what proves the key"
-        question, _ = self.ask(
-            what, hook.get_balance if hook.has_balance else lambda: hook._run(hook._probe())
-        )
+        hook, shows = self.hook, self.hook.shows_balance()
+        table = hook.balance if shows else None
+        what = "the balance" if shows else "what proves the key"
+        question, _ = self.ask(what, hook.get_balance if shows else lambda: hook._run(hook._probe()))
         error = question.error
         if error is not None and (question.reply is None or isinstance(error, MediaAuthError)):
             raise error
@@ -143,6 +142,10 @@ class Examination:
             self.notes.append("a list: the table says that there is none")
             return
         for group in self.hook._groups_listed(None)[:_MOST_LISTS]:
+            listed = [one.listed for one in self.hook.operations.values() if one.group == group]
+            if listed and not any(listed):
+                self.notes.append(f"the list of {group}: the table says that there is none")
+                continue
             what = f"the list of {group}" if group else "the list"
             self.look_at_list(what, group, self._operation_in(group))
         if not self._known:

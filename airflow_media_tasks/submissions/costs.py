@@ -101,7 +101,7 @@ def check_balance(hook: MediaHook, least: Decimal) -> MediaBalance:
 
     :raises MediaRequestError: where the provider shows no balance.
     """
-    if not hook.has_balance:
+    if not hook.shows_balance():
         raise MediaRequestError(
             f"min_balance cannot be kept: {hook.conn_type}'s API shows no balance", provider=hook.conn_type
         )

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_media_tasks.task import MediaRequestError, shown
-from airflow_media_tasks.wire.places import Into, filled, put, slots_of
+from airflow_media_tasks.wire.places import Into, at, filled, put, slots_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Operation:
     :param defaults: as *fixed*, unless the caller gives another value; also of words in *path*.
     :param beside: neutral word -> what stands in the body, as *defaults*, if that word is given.
     :param inline: neutral words that may hold a picture itself, in base64, instead of its URL.
+    :param host: one of the hook's `other_urls` where it is submitted, instead of the base URL.
     :param group: what precedes the provider's own id in the `media_task_id`, see `MediaHook.group_of`.
     :param marked: whether a submission can carry our reference, where the provider has a place for one.
     :param listed: whether its tasks are in the provider's list, where there is one.
@@ -59,6 +60,7 @@ class Operation:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     inline: tuple[str, ...] = ()
+    host: str = ""
     group: str = ""
     marked: bool = True
     listed: bool = True
@@ -118,15 +120,17 @@ class Operation:
         return str(filled(self.path, {**self.defaults, **checked}))
 
     def echoed_in(self, echo: Mapping[str, Any]) -> int | None:
-        """How many of the required words are in *echo*, a request's body as a provider shows it.
+        """How much of this operation is in *echo*, a request's body as a provider shows it.
 
-        None if it is not of this operation: something that always stands in its body is not there. 0 also if
-        one of the words is not there.
+        That is how many places: those of what always stands in its body, and of the required words. None if
+        it is not of this operation, which has something else in its body; 0 if one of the words is not there.
         """
         for place, value in self.fixed.items():
-            if echo.get(place) != value:
+            if at(place, echo) != value:
                 return None
-        return len(self._needed) if all(place in echo for place in self._needed) else 0
+        if any(at(place, echo) is None for place in self._needed):
+            return 0
+        return len(self.fixed) + len(self._needed)
 
     @cached_property  # it is asked of every waiting task, every few seconds
     def _needed(self) -> list[str]:

@@ -152,7 +152,7 @@ class ProtocolHook(ConversationHook):
         """The operation that a task's *document* shows that it comes from; empty if it does not.
 
         That is the one with what always stands in its body in the echo of the request; of several, the one
-        that asks for most.
+        with most in it.
         """
         echo = at(self.document.request, document)
         if not isinstance(echo, Mapping) or not echo:
@@ -207,6 +207,7 @@ class ProtocolHook(ConversationHook):
                 operation.submit_path(arguments),
                 json=body,
                 headers=operation.headers,
+                host=operation.host,
                 paid=True,
                 timeout=operation.timeout,
             )

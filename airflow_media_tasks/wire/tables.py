@@ -31,7 +31,7 @@ class Call:
     None is left out.
 
     :param path: below the base URL.
-    :param host: one of the hook's `other_urls`, instead of the base URL.
+    :param host: one of the hook's `other_urls`, instead of the base URL; may be a slot.
     :param answers: where a refusal has what makes it an answer about the task: the provider's final word.
     :param timeout: seconds without a byte until we give up.
     """
@@ -59,7 +59,7 @@ class Call:
             json=json,
             params=filled(self.params, values),
             headers=self.headers,
-            host=self.host,
+            host=filled(self.host, values),
             answers=self.answers,
             timeout=self.timeout,
         )
