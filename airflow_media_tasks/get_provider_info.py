@@ -59,6 +59,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.replicate",
                     "airflow_media_tasks.hooks.fal",
                     "airflow_media_tasks.hooks.runway",
+                    "airflow_media_tasks.hooks.luma",
                 ],
             }
         ],
@@ -235,6 +236,36 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": {**_PRICES, **_MODELS},
+            },
+            {
+                "connection-type": "luma",
+                "hook-class-name": "airflow_media_tasks.hooks.luma.LumaHook",
+                "hook-name": "Luma (Dream Machine, Agents)",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "luma-...",
+                        "host": "https://api.lumalabs.ai/dream-machine/v1",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {
+                    **_PRICES,
+                    **_MODELS,
+                    "api": {
+                        "label": "API",
+                        "description": (
+                            "Whose key this is. With agents, text_to_video means agents/text_to_video."
+                        ),
+                        "schema": {"type": ["string", "null"], "default": "dream-machine"},
+                    },
+                    "callback_url": {
+                        "label": "Callback address",
+                        "description": "Where Dream Machine reports a generation; nothing here needs it.",
+                        "schema": {"type": ["string", "null"], "format": "url"},
+                    },
+                },
             },
         ],
     }

@@ -270,6 +270,7 @@ def test_no_file_is_too_long_to_keep_in_mind() -> None:
         "hooks.kling.KlingHook",
         "hooks.replicate.ReplicateHook",
         "hooks.runway.RunwayHook",
+        "hooks.luma.LumaHook",
         "triggers.MediaTaskTrigger",
         "sensors.MediaTaskSensor",
         "operators.MediaTaskOperator",

@@ -112,7 +112,7 @@ def test_the_result_is_the_task_as_a_dict(
     [
         ("lip_sync", "kling_default"),
         ("veo/text_to_video", "acedata_default"),
-        ("upscale_video", "acedata_default"),
+        ("veo/upscale_video", "acedata_default"),
         ("trim_video", "vap_default"),
         ("inpaint_image", "vap_default"),
     ],

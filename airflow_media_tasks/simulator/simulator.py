@@ -16,6 +16,7 @@ from aiohttp import web
 from airflow_media_tasks.simulator.acedata import AceData
 from airflow_media_tasks.simulator.fal import Fal
 from airflow_media_tasks.simulator.kling import Kling
+from airflow_media_tasks.simulator.luma import Luma
 from airflow_media_tasks.simulator.provider import Provider
 from airflow_media_tasks.simulator.replicate import Replicate
 from airflow_media_tasks.simulator.runway import Runway
@@ -24,7 +25,7 @@ from airflow_media_tasks.simulator.vap import Vap
 from airflow_media_tasks.simulator.world import World
 
 
-PROVIDERS: tuple[type[Provider], ...] = (Vap, AceData, Kling, Fal, Replicate, Runway)
+PROVIDERS: tuple[type[Provider], ...] = (Vap, AceData, Kling, Fal, Replicate, Runway, Luma)
 _SHUTDOWN_SECONDS = 0.2
 _BACKLOG = 4096  # connections that wait to be taken, so that a burst of a thousand clients is not refused
 

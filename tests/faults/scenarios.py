@@ -24,6 +24,7 @@ OPERATIONS = {
     "replicate": "text_to_image",
     "fal": "text_to_image",
     "runway": "text_to_image",
+    "luma": "text_to_image",
 }
 UNMARKED = ("vap", "replicate", "fal", "runway")
 EVERYBODY = tuple(OPERATIONS)
@@ -74,6 +75,8 @@ DOUBTS = {
     "fal": Doubt("text_to_image", "fal-ai/flux"),
     # There is no list, and nothing by which a submission is known again.
     "runway": Doubt("text_to_image", ""),
+    # Agents has no list.
+    "luma": Doubt("agents/text_to_image", "agents"),
 }
 
 

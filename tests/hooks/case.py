@@ -21,7 +21,7 @@ from airflow_media_tasks.task import (
 
 
 KEY = "a-key-that-nobody-may-see"
-VIDEO_ID = "stands for the id of a finished video"
+VIDEO_ID = "stands-for-the-id-of-a-finished-video"
 MARK = "reference 1/2"
 
 

@@ -68,6 +68,12 @@ def runway(connect: Connect) -> httpx.Client:
 
 
 @pytest.fixture
+def luma(connect: Connect) -> httpx.Client:
+    """A client of Luma."""
+    return connect("luma")
+
+
+@pytest.fixture
 def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
     """A client of the control endpoints."""
     with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:

@@ -49,6 +49,7 @@ def secrets() -> dict[str, dict[str, str]]:
         "kling_pair": {"login": "sim-access-key", "password": "sim-secret-key-0123456789abcdef0123456789"},
         "fal_default": {"password": "fal-key-5d1b:8e6f2c7a90b34d1e"},
         "runway_default": {"password": "key_0c9f4e7b21d86a35"},
+        "luma_default": {"password": "luma-key-3b8d6f1e7c2a9054"},
         "vap_refused": {"password": "sim-bad-key"},
         "acedata_refused": {"password": "sim-bad-key"},
         "kling_refused": {"password": "sim-bad-key"},

@@ -234,6 +234,30 @@ def test_runway(
     assert made["sound"]["path"] == f"file://{output}/runway/sound.mp3"
 
 
+def test_luma(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """A picture becomes a film, which is extended and upscaled by its id; the ends land, each paid once."""
+    simulator.reset()
+    run = Run(airflow, "example_luma")
+    for _ in range(4):
+        wait_until_deferred(1)
+        simulator.advance(1000)
+    assert run.end() == "success"
+    ledger = simulator.ledger()
+    assert [(entry["provider"], entry["operation"]) for entry in ledger] == [
+        ("luma", "text_to_image"),
+        ("luma", "image_to_video"),
+        ("luma", "extend_video"),
+        ("luma", "upscale_video"),
+    ]
+    assert ledger[1]["request"]["keyframes"]["frame0"]["url"] == run.result("picture")["url"]
+    assert ledger[2]["request"]["keyframes"]["frame0"]["id"] == run.result("film")["id"]
+    for task, name in (("picture", "picture.png"), ("large", "film.mp4")):
+        (file,) = (file for file in run.result(task)["files"] if "path" in file)
+        assert is_sound(file, output / "luma" / name)
+
+
 @pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
 @pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
 def test_loop(
