@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
+from airflow_media_tasks.operators import MediaTaskOperator
 from airflow_media_tasks.task import MediaTask
 
 
 Connected = Callable[..., MediaHook]
+Landed = Callable[[str, dict[str, Any]], tuple[dict[str, Any], list[bytes]]]
 
 
 @pytest.fixture
@@ -26,6 +29,25 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Connected:
         return hook
 
     return make
+
+
+@pytest.fixture
+def landed(complete: Callable[[Any], Any], tmp_path: Path) -> Landed:
+    """Runs an operator of an operation with these arguments on `stranger`: its result, and what landed."""
+
+    def run(operation: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+        operator = MediaTaskOperator(
+            task_id="task",
+            media_conn_id="stranger",
+            operation=operation,
+            arguments=arguments,
+            poll_interval=0.05,
+            save_to=f"file://{tmp_path}/{{index}}{{ext}}",
+        )
+        result = complete(operator)
+        return result, [Path(path.removeprefix("file://")).read_bytes() for path in result["paths"]]
+
+    return run
 
 
 def looks_at(hook: MediaHook, task: MediaTask) -> list[MediaTask]:

@@ -1,7 +1,7 @@
 """What all servers here are: each request is written down and answered, or its reply never comes.
 
 They are written from a provider's documentation alone, by somebody who had not seen its hook. They are not
-the package's simulator and share nothing with it.
+the package's simulator and share nothing with it. What becomes of a task is said by a word of its request.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -54,6 +55,24 @@ class Asked:
     def body(self) -> Any:
         """The JSON that was sent, None without any."""
         return json.loads(self.raw) if self.raw else None
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The multipart form that was sent; of a file its name and its bytes."""
+        kind = self.headers.get("content-type", "")
+        message = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + self.raw)
+        form: dict[str, Any] = {}
+        for part in message.get_payload():
+            name = str(part.get_param("name", header="content-disposition"))
+            content = part.get_payload(decode=True)
+            form[name] = (part.get_filename(), content) if part.get_filename() else content.decode()
+        return form
+
+    @property
+    def word(self) -> str:
+        """What is to become of it: NAME, where `stranger-NAME` stands anywhere in what was sent."""
+        found = re.search(rb"stranger-(\w+)", self.raw)
+        return found[1].decode() if found else ""
 
 
 class Refused(Exception):
