@@ -261,23 +261,20 @@ class AceDataHook(MediaHook):
 
     @property
     def _service(self) -> str:
-        service = str(self.settings.extra.get("service") or "veo")
-        if service not in SERVICES:
-            raise MediaRequestError(
-                f"connection {self.media_conn_id!r}: service in extra must be one of {', '.join(SERVICES)}, "
-                f"got {shown(service)}"
-            )
-        return service
+        return str(self.settings.extra.get("service") or "veo")
 
     def operation_name(self, operation: str) -> str:
         """A short name gets the connection's service: `text_to_video` may mean `veo/text_to_video`."""
         completed = f"{self._service}/{operation}"
         return completed if completed in self.operations else super().operation_name(operation)
 
-    def check_settings(self) -> None:
-        """As of `MediaHook`, and the service."""
-        super().check_settings()
-        _ = self._service
+    def _check_extra(self) -> None:
+        super()._check_extra()
+        if self._service not in SERVICES:
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: service in extra must be one of {', '.join(SERVICES)}, "
+                f"got {shown(self._service)}"
+            )
 
     def _groups_listed(self, name: str | None) -> list[str]:
         """The operation's service; without one, the connection's ([O] acedata.md 3)."""

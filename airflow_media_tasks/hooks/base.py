@@ -244,9 +244,9 @@ class MediaHook(FindingHook):
 
         :raises MediaRequestError: naming what is wrong and what is allowed; nothing is sent.
         """
+        self._check_extra()
         name = self.operation_name(operation)
         checked = self.operations[name].check(name, arguments)
-        self._check_extra()
         model = self._models().get(name)
         return name, checked if model is None else {"model": model, **checked}
 
