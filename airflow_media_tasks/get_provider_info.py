@@ -60,6 +60,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.fal",
                     "airflow_media_tasks.hooks.runway",
                     "airflow_media_tasks.hooks.luma",
+                    "airflow_media_tasks.hooks.comfyui",
                 ],
             }
         ],
@@ -266,6 +267,26 @@ def get_provider_info() -> dict[str, Any]:
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                 },
+            },
+            {
+                "connection-type": "comfyui",
+                "hook-class-name": "airflow_media_tasks.hooks.comfyui.ComfyUIHook",
+                "hook-name": "ComfyUI (your own server)",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema"],
+                    "relabeling": {
+                        "login": "User (of a proxy)",
+                        "password": "Token or password (of a proxy)",
+                        "host": "Base URL",
+                    },
+                    "placeholders": {
+                        "login": "leave empty without a proxy",
+                        "password": "leave empty without a proxy",
+                        "host": "http://127.0.0.1:8188",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {**_PRICES, **_MODELS},
             },
         ],
     }

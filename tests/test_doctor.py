@@ -39,6 +39,7 @@ Behind = Callable[..., str]
 
 PROVIDERS = [entry["connection-type"] for entry in get_provider_info()["connection-types"]]
 EXTRA = {"acedata": {"service": "luma"}}
+RESULTS_AT = {"comfyui": "/comfyui/view?"}
 KEY = "sim-key-123456"
 PROMPT = "the secret garden of the marketing department"
 
@@ -355,7 +356,7 @@ def test_one_generation_is_paid_and_compared(
         assert f"### {what}\n" in said.out
     assert "looked for as if its reply had been lost" in said.out
     assert f"{entry['id']} is running" in said.err
-    assert f"{sim.url}/media/" in said.err
+    assert f"{sim.url}{RESULTS_AT.get(conn_type, '/media/')}" in said.err
     assert entry["id"] not in said.out
     assert "pebble" not in said.out
     record = json.loads(state(media_conn_id).read_text())["media_task"]

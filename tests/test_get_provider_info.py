@@ -271,6 +271,7 @@ def test_no_file_is_too_long_to_keep_in_mind() -> None:
         "hooks.replicate.ReplicateHook",
         "hooks.runway.RunwayHook",
         "hooks.luma.LumaHook",
+        "hooks.comfyui.ComfyUIHook",
         "triggers.MediaTaskTrigger",
         "sensors.MediaTaskSensor",
         "operators.MediaTaskOperator",

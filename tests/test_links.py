@@ -51,6 +51,7 @@ def test_the_link_leads_to_a_tab_that_there_is() -> None:
         ("fal", "https://fal.ai/"),
         ("runway", "https://dev.runwayml.com/"),
         ("luma", "https://lumalabs.ai/"),
+        ("comfyui", ""),
         ("vap", ""),
     ],
 )

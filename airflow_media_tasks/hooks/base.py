@@ -207,7 +207,8 @@ class MediaHook(FindingHook):
             self._run(self._probe())
         except (MediaTaskError, AirflowException) as error:
             return False, f"{error}{self._to_check(error)}"
-        return True, "ok, the key is accepted (this provider's API shows no balance)"
+        proven = "the key is accepted" if self._has_key else "it answers, without a key"
+        return True, f"ok, {proven} (this provider's API shows no balance)"
 
     def check_settings(self) -> None:
         """Override this where a connection's extra says more than prices, models and an address.

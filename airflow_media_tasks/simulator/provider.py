@@ -17,11 +17,15 @@ from airflow_media_tasks.simulator.world import BAD_KEY, Account, Output, Refusa
 
 
 class Reply(NamedTuple):
-    """An answer: what becomes the JSON body, the HTTP status and further headers."""
+    """An answer: what becomes the JSON body, the HTTP status and further headers.
+
+    :param file: the name of a task's file, which is then the body, see `Task.name`.
+    """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = {}
+    file: str = ""
 
 
 @dataclass

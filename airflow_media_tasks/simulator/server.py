@@ -105,6 +105,8 @@ class Server:
                     "server", status=int(status) if status else fault.fields["status"] if fault else 500
                 )
                 return self._json(call, provider, provider.refused(after, call))
+        if reply.file:
+            return await self._file(reply.file)
         return self._json(call, provider, reply, self._garble(call, name))
 
     async def _fault_before(self, provider: Provider, call: Call) -> int | None:
@@ -166,7 +168,9 @@ class Server:
 
     async def _media(self, request: web.Request) -> web.StreamResponse:
         self.world.requests["GET /media/{name}"] += 1
-        name = request.match_info["name"]
+        return await self._file(request.match_info["name"])
+
+    async def _file(self, name: str) -> web.StreamResponse:
         found = self.world.output_of(name)
         if found is None:
             return web.Response(status=404, text="There is no such file.\n")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from airflow_media_tasks.simulator.acedata import AceData
+from airflow_media_tasks.simulator.comfyui import ComfyUI
 from airflow_media_tasks.simulator.fal import Fal
 from airflow_media_tasks.simulator.kling import Kling
 from airflow_media_tasks.simulator.luma import Luma
@@ -25,7 +26,7 @@ from airflow_media_tasks.simulator.vap import Vap
 from airflow_media_tasks.simulator.world import World
 
 
-PROVIDERS: tuple[type[Provider], ...] = (Vap, AceData, Kling, Fal, Replicate, Runway, Luma)
+PROVIDERS: tuple[type[Provider], ...] = (Vap, AceData, Kling, Fal, Replicate, Runway, Luma, ComfyUI)
 _SHUTDOWN_SECONDS = 0.2
 _BACKLOG = 4096  # connections that wait to be taken, so that a burst of a thousand clients is not refused
 

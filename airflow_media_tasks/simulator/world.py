@@ -316,6 +316,7 @@ class World:
         seconds: float | None = None,
         reason: Any = None,
         expires: float | None = None,
+        own_id: str | None = None,
     ) -> Task:
         """Bill a submission and start its task, or raise Refusal; the order is that of a real gateway.
 
@@ -323,6 +324,7 @@ class World:
         :param reason: why the task will fail, where the provider looks at a request only after taking it.
         :param expires: seconds after its end for which its files are kept unless the request says so, None
             for ever.
+        :param own_id: what the task is called, where the caller chooses that.
         """
         source = None if reason else self.first_source(body, host) or source
         reject = self.use(words, "reject")
@@ -347,7 +349,7 @@ class World:
         queued = words.seconds("queued")
         started = now + (min(1.0, running / 5) if queued is None else queued)
         task = Task(
-            id=str(uuid.uuid4()),
+            id=own_id or str(uuid.uuid4()),
             provider=account.provider,
             operation=operation,
             account=account,

@@ -182,6 +182,8 @@ class ConversationHook(BaseHook):
     """Further public addresses of the provider, by a name; a connection's own host has them below it."""
     key_in: ClassVar[tuple[str, str]] = ("Authorization", "Bearer {key}")
     """The header that has the key, and how; a name that begins with `?` is a parameter of the query."""
+    key_optional: ClassVar[bool] = False
+    """Whether a connection may have no key, because the server asks for none."""
     headers: ClassVar[Mapping[str, str]] = {}
     """What else every request says."""
     keyed_hosts: ClassVar[tuple[str, ...]] = ()
@@ -228,7 +230,8 @@ class ConversationHook(BaseHook):
     def _headers(self) -> dict[str, str]:
         """Overwritten where the key is not sent itself. Made anew for each request, for fresh signatures."""
         name, form = self.key_in
-        return {**self.headers, **({} if name[0] == "?" else {name: form.format(key=self._key)})}
+        unsaid = name[0] == "?" or not self._has_key
+        return {**self.headers, **({} if unsaid else {name: form.format(key=self._key)})}
 
     def error_of(self, reply: Reply) -> MediaTaskError | None:
         """Override this to choose the error's class by the provider's code; fall back on this by status.
@@ -318,11 +321,16 @@ class ConversationHook(BaseHook):
 
     def needs_key(self, url: str) -> bool:
         """Whether a file at *url* is only given to this account: it is below one of `keyed_hosts`."""
-        return any(is_below(url, self._address(host)) for host in self.keyed_hosts)
+        return self._has_key and any(is_below(url, self._address(host)) for host in self.keyed_hosts)
 
     def headers_for(self, url: str) -> Mapping[str, str]:
         """What a file at *url* is asked with: the key where it `needs_key`, and nowhere else anything."""
         return self._headers() if self.needs_key(url) else {}
+
+    @property
+    def _has_key(self) -> bool:
+        """Whether requests show one; where there must be one and is none, asking for it is an error."""
+        return bool(self.settings.password) or not self.key_optional
 
     @property
     def _key(self) -> str:
@@ -487,7 +495,7 @@ class ConversationHook(BaseHook):
                 code=TOO_LATE,
             )
         params = {name: value for name, value in request.params.items() if value is not None}
-        if self.key_in[0][0] == "?":
+        if self.key_in[0][0] == "?" and self._has_key:
             params[self.key_in[0][1:]] = self.key_in[1].format(key=self._key)
         wire: dict[str, Any] = {
             "method": request.method,

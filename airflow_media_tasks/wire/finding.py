@@ -138,7 +138,8 @@ class FindingHook(ProtocolHook):
         ours, it is a doubt.
         """
         if self.find is not None and client_ref is not None and name and self.operations[name].marked:
-            return (yield from self._found_by(self.find, self.operations[name].group, client_ref))
+            found = yield from self._found_by(self.find, self.operations[name].group, client_ref)
+            return [dataclasses.replace(task, operation=task.operation or name) for task in found]
         return (yield from self._found_in_list(client_ref, submitted_after, name, arguments))
 
     def _found_by(self, find: Call, group: str, client_ref: str) -> Conversation[list[MediaTask]]:

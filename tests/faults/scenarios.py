@@ -25,6 +25,7 @@ OPERATIONS = {
     "fal": "text_to_image",
     "runway": "text_to_image",
     "luma": "text_to_image",
+    "comfyui": "text_to_image",
 }
 UNMARKED = ("vap", "replicate", "fal", "runway")
 EVERYBODY = tuple(OPERATIONS)

@@ -44,6 +44,10 @@ class HookCase:
     """Operations whose submission answers when everything is made."""
     ambiguous: ClassVar[frozenset[str]] = frozenset()
     """Operations that cannot be told from a task's own document."""
+    never_says: ClassVar[frozenset[str]] = frozenset()
+    """Refusals and failures that the provider does not have, by the simulator's word."""
+    under_way: ClassVar[str] = "[sim:seconds=600]"
+    """What makes a task that can be cancelled."""
     cost_unit: ClassVar[str | None] = None
     documented: ClassVar[tuple[tuple[str, str, str], ...]] = ()
     """Operation, file name and type of what the provider's documents say that it makes."""

@@ -150,6 +150,8 @@ class HookContract(InputContract, LostContract, GateContract):
         self, hook: MediaHook, sim: Simulator, call: Any, word: str, cls: type[MediaTaskError]
     ) -> None:
         """A task that ended failed carries an error of the right class with the provider's words."""
+        if word in self.never_says:
+            return
         task = call(hook, "submit", self.paid, self.with_words(f"[sim:fail={word}]"))
         sim.advance(10)
         done = call(hook, "get_task", task.id)
@@ -199,7 +201,7 @@ class HookContract(InputContract, LostContract, GateContract):
         if not hook.can_cancel:
             return
         done = self.finished(hook, sim).id
-        task = call(hook, "submit", self.paid, self.with_words("[sim:seconds=600]"))
+        task = call(hook, "submit", self.paid, self.with_words(self.under_way))
         for _ in range(2):
             assert call(hook, "cancel_task", task.id).status in (TaskStatus.CANCELLED, TaskStatus.FAILED)
         assert call(hook, "cancel_task", done).status is TaskStatus.SUCCEEDED
@@ -224,6 +226,8 @@ class HookContract(InputContract, LostContract, GateContract):
         self, hook: MediaHook, sim: Simulator, call: Any, word: str, cls: type[MediaTaskError] | None
     ) -> None:
         """Each refusal comes back as the class that says what to do, is sent once and costs nothing."""
+        if word in self.never_says:
+            return
         with pytest.raises(cls or self.concurrency_error) as caught:
             call(hook, "submit", self.paid, self.with_words(f"[sim:reject={word}]"))
         assert type(caught.value) is (cls or self.concurrency_error)
@@ -245,6 +249,8 @@ class HookContract(InputContract, LostContract, GateContract):
 
     def test_no_funds(self, connect: Any, sim: Simulator, call: Any) -> None:
         """An account without money gets MediaFundsError at the submission."""
+        if "funds" in self.never_says:
+            return
         hook = self.hook_for(connect, sim, password="sim-no-funds")
         with pytest.raises(MediaFundsError):
             call(hook, "submit", self.paid, self.samples[self.paid])

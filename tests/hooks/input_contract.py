@@ -88,7 +88,7 @@ class InputContract(HookCase):
         assert text.startswith("ok, ")
         bad = [
             ({"password": "sim-bad-key"}, "Look at the key"),
-            ({"password": ""}, "has no password"),
+            *([] if self.hook_class.key_optional else [({"password": ""}, "has no password")]),
             ({"host": f"http://127.0.0.1:{closed_port}"}, "cannot be reached"),
             ({"host": f"http://127.0.0.1:{closed_port}"}, f"left empty it is {self.hook_class.base_url}"),
             ({"host": f"{sim.url}/nothing"}, "Look at the base URL"),
@@ -129,6 +129,8 @@ class InputContract(HookCase):
     @pytest.mark.parametrize("key", ["", "a-\nkey", "ключ", "a\tkey"])
     def test_key_that_cannot_be_one(self, connect: Any, sim: Simulator, call: Any, key: str) -> None:
         """A missing key, or one with a line break or a foreign letter, is told before anything is sent."""
+        if not key and self.hook_class.key_optional:
+            return
         hook = self.hook_for(connect, sim, password=key)
         with pytest.raises(MediaAuthError, match="'account'") as caught:
             call(hook, "submit", self.paid, self.samples[self.paid])
@@ -141,7 +143,7 @@ class InputContract(HookCase):
     def test_host_that_is_no_address(self, connect: Any, sim: Simulator, call: Any, host: str) -> None:
         """A host that is no address is refused, with its value and an example."""
         hook = self.hook_for(connect, sim, host=host)
-        with pytest.raises(MediaRequestError, match="host must be a URL such as https://") as caught:
+        with pytest.raises(MediaRequestError, match="host must be a URL such as http") as caught:
             call(hook, "get_task", self.unknown_id)
         assert repr(host.rstrip("/")) in str(caught.value)
 

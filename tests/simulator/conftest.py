@@ -74,6 +74,12 @@ def luma(connect: Connect) -> httpx.Client:
 
 
 @pytest.fixture
+def comfyui(connect: Connect) -> httpx.Client:
+    """A client of a ComfyUI behind a proxy."""
+    return connect("comfyui")
+
+
+@pytest.fixture
 def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
     """A client of the control endpoints."""
     with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:

@@ -102,6 +102,7 @@ def airflow(
     }
     for name, fields in secrets.items():
         settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.partition("_")[0], **fields)
+    settings["AIRFLOW_CONN_COMFYUI_DEFAULT"] = connection(simulator, "comfyui")  # which needs no secret
     with Deployment(dags, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:
         pool = {"name": "kling", "slots": 5, "include_deferred": True}
         running.request("POST", "pools", json=pool)

@@ -258,6 +258,25 @@ def test_luma(
         assert is_sound(file, output / "luma" / name)
 
 
+def test_comfyui(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """Two pictures are made by the package's workflow and by the example's own, with the run's values."""
+    simulator.reset()
+    run = Run(airflow, "example_comfyui", prompt="An owl of tin", seed=11)
+    wait_until_deferred(2)
+    simulator.advance(1000)
+    assert run.end() == "success"
+    requests = {entry["operation"]: entry["request"]["prompt"] for entry in simulator.ledger()}
+    assert len(simulator.ledger()) == 2
+    assert requests["run"]["show"]["inputs"]["text"] == "An owl of tin"
+    assert {str(requests["run"][node]["inputs"]["seed"]) for node in ("sketch", "painting")} == {"11"}
+    assert "An owl of tin" in json.dumps(requests["text_to_image"])
+    for task in ("small", "large"):
+        (file,) = (file for file in run.result(task)["files"] if "path" in file)
+        assert is_sound(file, output / "comfyui" / f"{task}.png")
+
+
 @pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
 @pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
 def test_loop(
