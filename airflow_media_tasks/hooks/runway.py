@@ -45,6 +45,7 @@ _USUAL: Mapping[str, Mapping[str, Any]] = {
     "gen4_image": {"ratio": "1920:1080"},
     "eleven_multilingual_v2": {"voice": _voice("Maya")},
     "eleven_v3": {"voice": _voice("Maya")},
+    "eleven_v4": {"voice": _voice("Maya")},
 }
 # They have another name for the film that they are given ([O] runway.md, Required arguments).
 _PROMPT_VIDEO = re.compile("klingO3|hailuo|seedance")
@@ -77,7 +78,9 @@ class RunwayHook(MediaHook):
         "text_to_video": _makes("video", "/v1/text_to_video", "gen4.5", "prompt", seconds=60),
         "image_to_video": _makes("video", "/v1/image_to_video", "gen4_turbo", "image_url", seconds=45),
         "video_to_video": _makes("video", "/v1/video_to_video", "aleph2", "video_url", seconds=90),
-        "upscale_video": _makes("video", "/v1/video_upscale", "upscale_v1", "video_url", seconds=60),
+        "upscale_video": _makes(
+            "video", "/v1/video_upscale", "magnific_video_upscaler_creative", "video_url", seconds=60
+        ),
         "character_performance": _makes(
             "video",
             "/v1/character_performance",

@@ -76,7 +76,7 @@ _MODELS = {
         "hailuo3": "promptVideo promptText",
         "seedance2": "promptVideo",
     },
-    "text_to_speech": {"eleven_multilingual_v2": "voice", "eleven_v3": "voice"},
+    "text_to_speech": {"eleven_multilingual_v2": "voice", "eleven_v3": "voice", "eleven_v4": "voice"},
 }
 
 

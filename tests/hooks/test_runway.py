@@ -91,7 +91,7 @@ class TestRunwayHook(HookContract):
             {"model": "gen4.5", "promptText": "a cup", "ratio": "720:1280", "duration": 8},
             {"model": "gen4_turbo", "promptImage": [first, last], "ratio": "1280:720", "seed": 7},
             {"model": "aleph2", "promptText": "a cup", "videoUri": FILM},
-            {"model": "upscale_v1", "videoUri": FILM},
+            {"model": "magnific_video_upscaler_creative", "videoUri": FILM},
             {"model": "act_two", "character": film, "reference": film, "bodyControl": True},
             {
                 "model": "eleven_multilingual_v2",

@@ -54,7 +54,12 @@ def test_a_task_goes_from_pending_to_succeeded(runway, media_simulator: Simulato
         ("image_to_video", {"model": "gen4_turbo", "promptImage": PICTURE}, "image_to_video", "mp4"),
         ("video_to_video", {"model": "aleph2", "videoUri": FILM}, "video_to_video", "mp4"),
         ("video_to_video", {"model": "hailuo3", "promptVideo": FILM}, "video_to_video", "mp4"),
-        ("video_upscale", {"model": "upscale_v1", "videoUri": FILM}, "upscale_video", "mp4"),
+        (
+            "video_upscale",
+            {"model": "magnific_video_upscaler_creative", "videoUri": FILM},
+            "upscale_video",
+            "mp4",
+        ),
         (
             "character_performance",
             {"model": "act_two", "character": {"uri": PICTURE}, "reference": {"uri": FILM}},
