@@ -228,7 +228,8 @@ class MediaFile:
     :param content_type: MIME type, where the provider says so.
     :param expires_at: UTC time at which the provider deletes the file, where it says so.
     :param watermarked: True for the watermarked twin of another file of the same task.
-    :param access: `key` where *url* is only given to the account that made it; None where to anybody.
+    :param access: `key` where *url* is only given to the account that made it, `task` where the bytes stand
+        in the task's own document and *url* only names them; None where *url* is given to anybody.
     """
 
     kind: str

@@ -137,6 +137,18 @@ class MediaHook(FindingHook):
         """Awaitable twin of `get_task`."""
         return await self._arun(self._get_task(self.check_id(media_task_id)))
 
+    def get_file(self, media_task_id: str, index: int) -> bytes:
+        """The bytes of a file that stands in its task's own document (`MediaFile.access` is `task`).
+
+        :param index: its number among the task's files.
+        :raises MediaNotFoundError: if the provider does not know the task, or there is no such file in it.
+        """
+        return self._run(self._get_file(self.check_id(media_task_id), index))
+
+    async def aget_file(self, media_task_id: str, index: int) -> bytes:
+        """Awaitable twin of `get_file`."""
+        return await self._arun(self._get_file(self.check_id(media_task_id), index))
+
     def get_tasks(self, media_task_ids: Iterable[str]) -> dict[str, MediaTask]:
         """The tasks as they are now, keyed by the ids given; ids that the provider does not know are absent.
 

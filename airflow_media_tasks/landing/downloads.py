@@ -185,6 +185,15 @@ def is_public(address: Address) -> bool:
     return is_public(inner) if inner is not None else address.is_global and address in _UNICAST
 
 
+def too_large(url: str, most: int) -> MediaRequestError:
+    """Of a file with more than *most* bytes."""
+    return MediaRequestError(
+        f"{shown(url, 300)} is larger than {most} bytes, the setting [media_tasks] max_file_size; it was not "
+        "downloaded",
+        code="too_large",
+    )
+
+
 def without_key(_: str) -> Mapping[str, str]:
     """What an address is asked with that gives its file to anybody."""
     return {}
@@ -344,11 +353,7 @@ class _Transfer:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_size:
-            raise MediaRequestError(
-                f"{shown(self._url, 300)} is larger than {self._max_size} bytes, the setting [media_tasks] "
-                "max_file_size; it was not downloaded",
-                code="too_large",
-            )
+            raise too_large(self._url, self._max_size)
 
     def _check_ratio(self, sent: int) -> None:
         if self.size > max(_INFLATED_BYTES, _INFLATED_RATIO * sent):

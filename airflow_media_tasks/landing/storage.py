@@ -37,6 +37,7 @@ from airflow_media_tasks.landing.downloads import (
     download,
     is_web_address,
     proxy_of,
+    too_large,
     without_key,
 )
 from airflow_media_tasks.landing.landed import Landed, name_of
@@ -272,6 +273,22 @@ class _Renewal:
         with self._lock:
             return self._hook.headers_for(url)
 
+    def content(self, index: int) -> bytes:
+        """The file with this number, which stands in the task's own document.
+
+        :raises UrlRefused: if it does not any more.
+        """
+        if not self.is_possible:
+            raise MediaRequestError(
+                "a file that stands in the document of the task that made it can only be had from that task, "
+                "and nobody said which media_conn_id may ask it"
+            )
+        try:
+            with self._lock:
+                return self._hook.get_file(str(self._made.media_task_id), index)
+        except MediaNotFoundError as error:
+            raise UrlRefused(f"is in no task any more ({error})", expired=True) from error
+
     @property
     def is_possible(self) -> bool:
         """Whether we know whom to ask."""
@@ -426,10 +443,19 @@ class _Landing:
         raise self._refused(job, file, last, waited) from last
 
     def _fetch(self, job: _Job, file: MediaFile, part: Path) -> Download:
+        if file.access == "task":
+            return self._write(job, file, part)
         asked_with = job.renewal.headers_for if file.access == "key" else without_key
         return download(
             file.url, part, self._allowed, self._max_size, self.stop, self._log, self._proxy, asked_with
         )
+
+    def _write(self, job: _Job, file: MediaFile, part: Path) -> Download:
+        content = job.renewal.content(job.index)
+        if len(content) > self._max_size:
+            raise too_large(file.url, self._max_size)
+        part.write_bytes(content)
+        return Download(file.content_type or "", len(content), hashlib.sha256(content).hexdigest())
 
     def _refused(self, job: _Job, file: MediaFile, refusal: UrlRefused, waited: float) -> MediaProviderError:
         """Of what is not gone."""

@@ -47,7 +47,7 @@ from airflow_media_tasks.task import (
 from airflow_media_tasks.wire.connections import Settings, is_below, settings_of
 from airflow_media_tasks.wire.masking import masked
 from airflow_media_tasks.wire.places import at
-from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, document_of, text_of
+from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, Body, document_of
 
 
 T = TypeVar("T")
@@ -112,6 +112,7 @@ class Request:
     :param headers: beside those of every request.
     :param host: one of the hook's `other_urls`, instead of the base URL.
     :param answers: JMESPath; a refusal whose document has something there is a reply, not an error.
+    :param inline: whether the reply may hold files in base64, and what of them is kept, see `replies.Body`.
     :param paid: a submission. It is sent once: never again unless it surely was not accepted.
     :param timeout: seconds without a byte before we give up on the answer.
     """
@@ -123,6 +124,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     answers: str = ""
+    inline: str = ""
     paid: bool = False
     timeout: float = 60.0
 
@@ -460,7 +462,7 @@ class ConversationHook(BaseHook):
         )
 
     def _send(self, client: httpx.Client, request: Request) -> Reply:
-        wire, content, body = *self._wire(request), bytearray()
+        wire, content, body = *self._wire(request), Body(request.inline)
         timeout = httpx.Timeout(request.timeout, connect=_CONNECT_SECONDS)
         try:
             with client.stream(**wire, content=content, timeout=timeout) as response:
@@ -471,7 +473,7 @@ class ConversationHook(BaseHook):
         return self._reply(request, wire, response.status_code, response.headers, body)
 
     async def _asend(self, client: aiohttp.ClientSession, request: Request) -> Reply:
-        wire, content, body = *self._wire(request), bytearray()
+        wire, content, body = *self._wire(request), Body(request.inline)
         timeout = aiohttp.ClientTimeout(
             connect=request.timeout, sock_connect=_CONNECT_SECONDS, sock_read=request.timeout
         )
@@ -509,9 +511,8 @@ class ConversationHook(BaseHook):
         wire["headers"]["Content-Type"] = "application/json"
         return wire, json.dumps(request.json, ensure_ascii=False, allow_nan=False).encode()
 
-    def _collect(self, body: bytearray, chunk: bytes) -> None:
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
+    def _collect(self, body: Body, chunk: bytes) -> None:
+        if not body.add(chunk):
             raise self._too_large()
 
     def _reply(
@@ -520,9 +521,9 @@ class ConversationHook(BaseHook):
         wire: Mapping[str, Any],
         status: int,
         headers: Mapping[str, str],
-        body: bytearray,
+        body: Body,
     ) -> Reply:
-        text = text_of(body, headers.get("content-encoding"))
+        text = body.text(headers.get("content-encoding"))
         if text is None:
             raise self._too_large()
         text = self._masked(wire, text)

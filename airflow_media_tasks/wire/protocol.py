@@ -5,8 +5,10 @@ A provider writes down what is so (`tables.py`, `operations.py`), and overrides 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -30,7 +32,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.wire.conversations import Conversation, ConversationHook, Reply, Request
-from airflow_media_tasks.wire.documents import as_number, as_text, as_time, is_id, object_of
+from airflow_media_tasks.wire.documents import as_number, as_text, as_time, is_id, kind_of_key, object_of
 from airflow_media_tasks.wire.files import Found, has_failed, kind_of, texts_in, urls_in
 from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.wire.places import at, put
@@ -46,6 +48,8 @@ class ProtocolHook(ConversationHook):
     """What the provider can do, by name."""
     submitted_id: ClassVar[str] = "id"
     """Where a submission's reply has the provider's own id of the task: JMESPath, from the reply's top."""
+    submitted_parts: ClassVar[re.Pattern[str] | None] = None
+    """What parts a name with slashes that stands there into the group and the provider's own id."""
     document: ClassVar[Document] = Document()
     """Where a task's document says what."""
     refusal: ClassVar[Refusals] = Refusals()
@@ -212,11 +216,13 @@ class ProtocolHook(ConversationHook):
                 timeout=operation.timeout,
             )
         )
-        own_id = as_text(at(self.submitted_id, reply.document))
+        said = as_text(at(self.submitted_id, reply.document))
+        parts = self.submitted_parts.fullmatch(said or "") if self.submitted_parts else None
+        own_id = parts[2] if parts else said
         if not is_id(own_id):
             place = self.submitted_id.partition(" ")[0]
             raise self.senseless(reply, f"{'an' if place[0] in 'aeiou' else 'a'} {place}")
-        group = self._group(name, operation, arguments, reply)
+        group = parts[1] if parts else self._group(name, operation, arguments, reply)
         return self._submitted(handle(group, str(own_id)), reply, name, body)
 
     def _get_task(self, media_task_id: str) -> Conversation[MediaTask]:
@@ -264,6 +270,18 @@ class ProtocolHook(ConversationHook):
         code, words = self._said(reply.document)
         failure = self.task_failed(media_task_id, code, words, self._failure_class(code, words))
         return self.media_task(media_task_id, TaskStatus.FAILED, code, failure=failure, raw=document)
+
+    def _get_file(self, media_task_id: str, index: int) -> Conversation[bytes]:
+        """See `MediaHook.get_file`."""
+        whole = replace(self.look, inline="whole")
+        document = yield from self._look(whole, **self._slots(media_task_id))
+        held = at(self.document.inline, document)
+        try:
+            return base64.b64decode(held[index], validate=True)
+        except (TypeError, ValueError, IndexError, KeyError):
+            raise MediaNotFoundError(
+                f"{self.named} task {media_task_id} has no file {index} any more", provider=self.conn_type
+            ) from None
 
     def _get_batch(self, media_task_ids: list[str]) -> Conversation[dict[str, MediaTask]]:
         """One request for all ids, which share a `group_of`.
@@ -435,7 +453,7 @@ class ProtocolHook(ConversationHook):
         if status is TaskStatus.SUCCEEDED:
             self._count_failed(media_task_id, document)
             return self.media_task(
-                media_task_id, status, word, files=self._files(document, operation), **rest
+                media_task_id, status, word, files=self._files(media_task_id, document, operation), **rest
             )
         code = as_text(at(table.failure_code, document))
         words = words_of(at(table.failure, document))
@@ -451,10 +469,18 @@ class ProtocolHook(ConversationHook):
         amount, estimated = as_text(at(table.cost, document)), as_text(at(table.estimated, document))
         return MediaCost(table.unit, amount, estimated) if amount or estimated else None
 
-    def _files(self, document: Mapping[str, Any], operation: str) -> Iterable[MediaFile]:
+    def _files(self, media_task_id: str, document: Mapping[str, Any], operation: str) -> Iterable[MediaFile]:
         """What a finished task made."""
         table = self.document
         made = self.operations[operation].kind if operation in self.operations else ""
+        held = at(table.inline, document)
+        if isinstance(held, list) and held:
+            # An address of its own, by which a page and a record tell it from others; nothing is there.
+            path = quote(f"/{media_task_id}")
+            for number in range(min(len(held), MAX_FILES)):
+                url = f"{self._address('')}{path}#{number}"
+                yield MediaFile(made or kind_of_key(table.inline) or "file", url, access="task")
+            return
         asked = texts_in(at(table.request, document))
         ended_at = self._time(table.ended_at, document)
         found_urls = urls_in(self._outputs(document), any_text=table.any_text, but=asked)

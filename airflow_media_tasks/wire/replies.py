@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import zlib
 from typing import Any
 
@@ -19,11 +20,60 @@ MAX_VALUES = 100_000
 MAX_DEPTH = 64
 """Levels of a document: everything that walks one may recurse."""
 
+MAX_INLINE_BYTES = 256 * 1024 * 1024
+"""Of a reply that holds files in base64, as it comes."""
+
 _GZIP = b"\x1f\x8b"
+_FILE = re.compile(rb"[A-Za-z0-9+/=_-]{4096,}")
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-"
+_BEGINNING, _PIECE = 1024, 64 * 1024
 
 
-def text_of(content: bytes | bytearray, encoding: str | None) -> str | None:
-    """The text in *content*, which is unpacked once; None if it is longer than `MAX_REPLY_BYTES`.
+class Body:
+    """The bytes of a reply, as they come.
+
+    :param inline: of a reply that may hold files in base64: `short` keeps little more than the beginning of
+        each, so that whoever waits for them does not carry them, `whole` all of it; empty for any other.
+    """
+
+    def __init__(self, inline: str = "") -> None:
+        self._inline, self._came = inline, 0
+        self._content, self._latest = bytearray(), bytearray()
+
+    def add(self, chunk: bytes) -> bool:
+        """Takes in what came; whether all of it is still not too much."""
+        self._latest += chunk
+        self._came += len(chunk)
+        # Piece by piece: so it takes no longer, in however small ones it comes.
+        if len(self._latest) >= _PIECE:
+            self._take_in()
+        kept = len(self._content) + len(self._latest)
+        return kept <= self._most and self._came <= (MAX_INLINE_BYTES if self._inline else self._most)
+
+    def text(self, encoding: str | None) -> str | None:
+        """See `text_of`."""
+        self._take_in()
+        return text_of(self._content + self._latest, encoding, self._most)
+
+    def _take_in(self) -> None:
+        latest: bytes | bytearray = self._latest
+        if self._inline == "short":
+            latest = _FILE.sub(lambda file: file[0][:_BEGINNING], latest)
+            # A file may go on with what comes next.
+            done = latest.rstrip(_BASE64)
+            self._content += done
+            self._latest = bytearray(latest[len(done) :])
+        else:
+            self._content += latest
+            self._latest = bytearray()
+
+    @property
+    def _most(self) -> int:
+        return MAX_INLINE_BYTES if self._inline == "whole" else MAX_REPLY_BYTES
+
+
+def text_of(content: bytes | bytearray, encoding: str | None, most: int = MAX_REPLY_BYTES) -> str | None:
+    """The text in *content*, which is unpacked once; None if it is longer than *most* bytes.
 
     Whether it is packed, its first bytes say: `Content-Encoding` has been seen to name a character set. What
     is packed twice, or in a way that nobody asked for, is a text that is no JSON.
@@ -33,8 +83,8 @@ def text_of(content: bytes | bytearray, encoding: str | None) -> str | None:
     if content.startswith(_GZIP) or (encoding or "").strip().lower() == "deflate":
         with contextlib.suppress(zlib.error):
             # 15 + 32: gzip or zlib, as the stream's own header says.
-            content = zlib.decompressobj(15 + 32).decompress(content, MAX_REPLY_BYTES + 1)
-    return None if len(content) > MAX_REPLY_BYTES else content.decode("utf-8-sig", errors="replace")
+            content = zlib.decompressobj(15 + 32).decompress(content, most + 1)
+    return None if len(content) > most else content.decode("utf-8-sig", errors="replace")
 
 
 def document_of(text: str) -> Any:

@@ -33,6 +33,7 @@ class Call:
     :param path: below the base URL.
     :param host: one of the hook's `other_urls`, instead of the base URL; may be a slot.
     :param answers: where a refusal has what makes it an answer about the task: the provider's final word.
+    :param inline: `short` where the reply may hold files in base64, see `Document`.
     :param timeout: seconds without a byte until we give up.
     """
 
@@ -43,6 +44,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     answers: str = ""
+    inline: str = ""
     timeout: float = 60.0
 
     def request(self, **values: Any) -> Request:
@@ -61,6 +63,7 @@ class Call:
             headers=self.headers,
             host=filled(self.host, values),
             answers=self.answers,
+            inline=self.inline,
             timeout=self.timeout,
         )
 
@@ -128,6 +131,8 @@ class Document:
     :param whole: what progress is when all is done.
     :param items: of the parts of a set, each with a state of its own; the log counts those that failed.
     :param outputs: of what was made: a URL, or a list or an object with URLs at any depth.
+    :param inline: of a list of files in base64, where they stand in the document itself; `look` is `inline`,
+        too. Who waits gets the beginning of each, landing the whole. The place's name tells their kind.
     :param any_text: whether every text in there that is a URL is a result, or only one under a key that says
         so (`url`, `video_url`, `urls`).
     :param failure_code: of why it failed, in one word.
@@ -152,6 +157,7 @@ class Document:
     whole: float = 1.0
     items: str = ""
     outputs: str = ""
+    inline: str = ""
     any_text: bool = False
     failure_code: str = ""
     failure: str = ""

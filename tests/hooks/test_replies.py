@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from airflow_media_tasks.wire.replies import MAX_DEPTH, MAX_REPLY_BYTES, MAX_VALUES, document_of, text_of
+from airflow_media_tasks.wire.replies import (
+    MAX_DEPTH,
+    MAX_INLINE_BYTES,
+    MAX_REPLY_BYTES,
+    MAX_VALUES,
+    Body,
+    document_of,
+    text_of,
+)
 
 
 TEXT = '{"task_id": "tâche"}'
@@ -111,3 +119,39 @@ def test_the_largest_reply_is_soon_refused() -> None:
     assert [document_of(text) for text in texts] == [None, None]
     assert time.process_time() - began < 1
     assert peak() - before < 50
+
+
+@pytest.mark.parametrize("size", [7, 1000, 65_536, 10**9])
+def test_of_files_in_a_reply_little_is_kept(size: int) -> None:
+    """However a reply comes, of its files the beginnings stay, and all else as it is; whole is whole."""
+    film = "QUJD" * 30_000
+    document = {"name": "a/b-c", "films": [{"content": film}, {"content": film + "=="}], "words": "x" * 99}
+    content = json.dumps(document).encode()
+    short, whole = Body("short"), Body("whole")
+    for start in range(0, len(content), size):
+        piece = content[start : start + size]
+        assert short.add(piece)
+        assert whole.add(piece)
+    assert document_of(whole.text(None) or "") == document
+    kept = document_of(short.text(None) or "")
+    assert (kept["name"], kept["words"]) == (document["name"], document["words"])
+    for one in kept["films"]:
+        assert one["content"].startswith("QUJD")
+        assert len(one["content"]) < 6000
+
+
+@pytest.mark.parametrize("inline", ["short", "whole"])
+def test_files_in_a_reply_have_an_end_too(inline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What never ends is given up, though nothing of it is kept."""
+    monkeypatch.setattr("airflow_media_tasks.wire.replies.MAX_INLINE_BYTES", 1_000_000)
+    body = Body(inline)
+    assert [body.add(b"A" * 100_000) for _ in range(11)] == [True] * 10 + [False]
+    assert MAX_INLINE_BYTES > MAX_REPLY_BYTES
+
+
+def test_what_is_no_file_is_bounded_in_a_reply_with_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files are left out the rest may be no larger than any other reply."""
+    monkeypatch.setattr("airflow_media_tasks.wire.replies.MAX_REPLY_BYTES", 100_000)
+    body = Body("short")
+    assert body.add(b"{}" * 40_000)
+    assert not body.add(b"{}" * 40_000)
