@@ -61,6 +61,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.runway",
                     "airflow_media_tasks.hooks.luma",
                     "airflow_media_tasks.hooks.comfyui",
+                    "airflow_media_tasks.hooks.google_media",
                 ],
             }
         ],
@@ -287,6 +288,44 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": {**_PRICES, **_MODELS},
+            },
+            {
+                "connection-type": "google_media",
+                "hook-class-name": "airflow_media_tasks.hooks.google_media.GoogleMediaHook",
+                "hook-name": "Google (Veo)",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API key, or access token", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "leave empty with a Google Cloud connection",
+                        "host": "https://generativelanguage.googleapis.com",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {
+                    **_PRICES,
+                    **_MODELS,
+                    "vertex": {
+                        "label": "Vertex",
+                        "description": "Veo by Vertex, instead of by the Gemini API with a key.",
+                        "schema": {"type": ["boolean", "null"]},
+                    },
+                    "project": {
+                        "label": "Project",
+                        "description": "Of Vertex: the Google Cloud project's id.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "location": {
+                        "label": "Location",
+                        "description": "Of Vertex: us-central1, for example, or global.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "google_cloud_conn_id": {
+                        "label": "Google Cloud connection",
+                        "description": "Of Vertex: whose access token is shown, in place of the password.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
             },
         ],
     }

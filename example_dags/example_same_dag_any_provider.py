@@ -31,7 +31,10 @@ OUTPUT = os.environ.get("MEDIA_OUTPUT", "file:///tmp/airflow-media-tasks")
     params={
         "media_conn_id": Param(
             "acedata_default",
-            examples=["vap_default", "acedata_default", "kling_default", "fal_default", "runway_default"],
+            examples=[
+                *("vap_default", "acedata_default", "kling_default", "fal_default", "runway_default"),
+                "google_media_default",
+            ],
         ),
         "prompt": Param("A fox looks up from the snow, cinematic", type="string", minLength=1),
     },

@@ -272,6 +272,7 @@ def test_no_file_is_too_long_to_keep_in_mind() -> None:
         "hooks.runway.RunwayHook",
         "hooks.luma.LumaHook",
         "hooks.comfyui.ComfyUIHook",
+        "hooks.google_media.GoogleMediaHook",
         "triggers.MediaTaskTrigger",
         "sensors.MediaTaskSensor",
         "operators.MediaTaskOperator",

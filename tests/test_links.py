@@ -52,6 +52,7 @@ def test_the_link_leads_to_a_tab_that_there_is() -> None:
         ("runway", "https://dev.runwayml.com/"),
         ("luma", "https://lumalabs.ai/"),
         ("comfyui", ""),
+        ("google_media", "https://console.cloud.google.com/"),
         ("vap", ""),
     ],
 )

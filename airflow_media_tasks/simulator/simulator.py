@@ -16,6 +16,7 @@ from aiohttp import web
 from airflow_media_tasks.simulator.acedata import AceData
 from airflow_media_tasks.simulator.comfyui import ComfyUI
 from airflow_media_tasks.simulator.fal import Fal
+from airflow_media_tasks.simulator.google_media import GoogleMedia
 from airflow_media_tasks.simulator.kling import Kling
 from airflow_media_tasks.simulator.luma import Luma
 from airflow_media_tasks.simulator.provider import Provider
@@ -26,7 +27,17 @@ from airflow_media_tasks.simulator.vap import Vap
 from airflow_media_tasks.simulator.world import World
 
 
-PROVIDERS: tuple[type[Provider], ...] = (Vap, AceData, Kling, Fal, Replicate, Runway, Luma, ComfyUI)
+PROVIDERS: tuple[type[Provider], ...] = (
+    Vap,
+    AceData,
+    Kling,
+    Fal,
+    Replicate,
+    Runway,
+    Luma,
+    ComfyUI,
+    GoogleMedia,
+)
 _SHUTDOWN_SECONDS = 0.2
 _BACKLOG = 4096  # connections that wait to be taken, so that a burst of a thousand clients is not refused
 

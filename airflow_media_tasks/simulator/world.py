@@ -227,6 +227,7 @@ class World:
         self.accounts: dict[tuple[str, str], Account] = {}
         self.tasks: dict[str, Task] = {}
         self.outputs: dict[str, tuple[Task, int]] = {}
+        self.files: dict[str, str] = {}  # path, beside `/media/` -> the name of the file that is there
         self.ledger: list[dict[str, Any]] = []
         self.requests: Counter[str] = Counter()
         self.faults: list[Fault] = []
@@ -432,8 +433,9 @@ class World:
             parts = urlsplit(url)
             if parts.netloc != host and parts.netloc not in self.own_hosts:
                 continue
-            name = parts.path.rpartition("/")[2]
-            found = self.output_of(name) if parts.path.startswith("/media/") else None
+            is_media = parts.path.startswith("/media/")
+            name = parts.path.rpartition("/")[2] if is_media else self.files.get(parts.path, "")
+            found = self.output_of(name)
             if found is None or self.has_expired(found[0]):
                 bad_request(f"the file at {url} could not be downloaded")
             first = first or name

@@ -26,8 +26,9 @@ OPERATIONS = {
     "runway": "text_to_image",
     "luma": "text_to_image",
     "comfyui": "text_to_image",
+    "google_media": "text_to_video",
 }
-UNMARKED = ("vap", "replicate", "fal", "runway")
+UNMARKED = ("vap", "replicate", "fal", "runway", "google_media")
 EVERYBODY = tuple(OPERATIONS)
 # Most of what is tried is the same code for all families. Two go through all of it, one whose tasks carry no
 # mark of ours and one whose tasks do; the others through what their hooks decide, with one task each.
@@ -37,7 +38,7 @@ LATE = ("fal",)
 UNSENT = {"kill_before_post", "zombie", "batch_killed_before_post", "batch_killed_in_middle"}
 # Of whose submissions none is found again once its reply is lost, and the rows in which that is to happen.
 # What becomes of theirs are the rows of `DOUBTS`.
-UNSEEN = ("runway",)
+UNSEEN = ("runway", "google_media")
 UNHEARD = UNSENT | {
     *("kill_during_post", "kill_after_post", "answers_500", "answers_504", "loses_reply"),
     *("batch_killed_after_all", "loop_killed"),
@@ -76,6 +77,7 @@ DOUBTS = {
     "fal": Doubt("text_to_image", "fal-ai/flux"),
     # There is no list, and nothing by which a submission is known again.
     "runway": Doubt("text_to_image", ""),
+    "google_media": Doubt("text_to_video", "models/veo-3.1-generate-preview"),
     # Agents has no list.
     "luma": Doubt("agents/text_to_image", "agents"),
 }

@@ -80,6 +80,20 @@ def comfyui(connect: Connect) -> httpx.Client:
 
 
 @pytest.fixture
+def gemini(connect: Connect) -> httpx.Client:
+    """A client of the Gemini API, with a key."""
+    client = connect("google_media", "")
+    client.headers["x-goog-api-key"] = "key"
+    return client
+
+
+@pytest.fixture
+def vertex(connect: Connect) -> httpx.Client:
+    """A client of Vertex and of Google's storage, with a token."""
+    return connect("google_media")
+
+
+@pytest.fixture
 def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
     """A client of the control endpoints."""
     with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:

@@ -50,6 +50,7 @@ def secrets() -> dict[str, dict[str, str]]:
         "fal_default": {"password": "fal-key-5d1b:8e6f2c7a90b34d1e"},
         "runway_default": {"password": "key_0c9f4e7b21d86a35"},
         "luma_default": {"password": "luma-key-3b8d6f1e7c2a9054"},
+        "google_media_default": {"password": "AIza-2f7c9b1e6d4a8053"},
         "vap_refused": {"password": "sim-bad-key"},
         "acedata_refused": {"password": "sim-bad-key"},
         "kling_refused": {"password": "sim-bad-key"},
@@ -101,7 +102,7 @@ def airflow(
         "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "media_tasks",
     }
     for name, fields in secrets.items():
-        settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.partition("_")[0], **fields)
+        settings[f"AIRFLOW_CONN_{name.upper()}"] = connection(simulator, name.rpartition("_")[0], **fields)
     settings["AIRFLOW_CONN_COMFYUI_DEFAULT"] = connection(simulator, "comfyui")  # which needs no secret
     with Deployment(dags, home=tmp_path_factory.mktemp("airflow"), settings=settings) as running:
         pool = {"name": "kling", "slots": 5, "include_deferred": True}

@@ -24,6 +24,7 @@ OPERATIONS = {
     "kling_default": "text_to_video",
     "fal_default": "text_to_video",
     "runway_default": "text_to_video",
+    "google_media_default": "text_to_video",
 }
 EXAMPLE_DAGS = Path(__file__).resolve().parents[2] / "example_dags"
 LOOPS = hasattr(sdk, "LoopDecision")  # from Airflow 3.4 on
@@ -256,6 +257,26 @@ def test_luma(
     for task, name in (("picture", "picture.png"), ("large", "film.mp4")):
         (file,) = (file for file in run.result(task)["files"] if "path" in file)
         assert is_sound(file, output / "luma" / name)
+
+
+def test_google_media(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """A film that is only given to the key that made it lands, and is extended; each is paid once."""
+    simulator.reset()
+    run = Run(airflow, "example_google_media")
+    for _ in range(2):
+        wait_until_deferred(1)
+        simulator.advance(1000)
+    assert run.end() == "success"
+    film = run.result("film")
+    first, second = simulator.ledger("google_media")
+    assert (first["operation"], second["operation"]) == ("text_to_video", "extend_video")
+    assert second["request"]["instances"][0]["video"] == {"uri": film["url"]}
+    for task, name in (("film", "film.mp4"), ("longer", "longer.mp4")):
+        (file,) = run.result(task)["files"]
+        assert file["access"] == "key"
+        assert is_sound(file, output / "google" / name)
 
 
 def test_comfyui(
