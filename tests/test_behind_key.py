@@ -214,3 +214,31 @@ def test_the_gallery_says_why_it_cannot_show_it() -> None:
     shown = cards._file({}, 0, file)
     assert shown["src"] is None
     assert "land it" in shown["why"]
+
+
+def in_the_document(media_conn_id: str | None) -> dict[str, Any]:
+    """What an operator returned of a task in whose document the file stands."""
+    files = (MediaFile("video", "https://api.example.com/models/veo/t-1#0", access="task"),)
+    made = MediaTask("models/veo/t-1", TaskStatus.SUCCEEDED, files=files).to_dict()
+    return {**made, "media_conn_id": media_conn_id}
+
+
+def test_nobody_knows_whose_document_it_is(account: str, api: Peer, tmp_path: Path) -> None:
+    """A file in a document is asked for only by a connection that the DAG's author named."""
+    with pytest.raises(MediaRequestError, match="nobody said which media_conn_id"):
+        land(in_the_document("somebody_elses"), tmp_path)
+    assert api.seen == []
+
+
+def test_a_file_in_a_document_may_be_too_large(
+    connect: Connect, api: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of a download is that of a file in a document, too; nothing is left behind."""
+    monkeypatch.setenv("AIRFLOW__MEDIA_TASKS__MAX_FILE_SIZE", "100")
+    held = {"videos": [{"bytesBase64Encoded": "AAAA" * 100}]}
+    operation = {"name": "models/veo/operations/t-1", "done": True, "response": held}
+    api.answer = lambda handler: say(handler, operation)
+    conn_id = connect("google_media", host=api.url)
+    with pytest.raises(MediaRequestError, match="max_file_size"):
+        land(in_the_document(conn_id), tmp_path, (conn_id,))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -142,6 +142,10 @@ class GoogleMediaHook(MediaHook):
 
     # Files, there and back.
 
+    def _group(self, name: str, operation: Operation, arguments: Mapping[str, Any], reply: Reply) -> str:  # noqa: ARG002  # its model tells
+        below = f"{self._vertex.path}/publishers/google/" if self._vertex else ""
+        return f"{below}models/{arguments['model']}"
+
     def _body(self, name: str, operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
         body = super()._body(name, operation, arguments)
         instance, own = body.pop("instance"), "" if self._vertex else self._address("")

@@ -70,7 +70,7 @@ class RunwayHook(MediaHook):
     console_url = "https://dev.runwayml.com/"
     id_form = "'<task id>'"
     # By the credits of a few words ([I] runway.md).
-    cheapest = ("text_to_speech", {"text": "Stone."})
+    cheapest = ("text_to_speech", {"text": "A grey pebble"})
     units = ("credits",)
 
     operations: ClassVar[Mapping[str, Operation]] = {
