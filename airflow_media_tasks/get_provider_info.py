@@ -62,6 +62,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_media_tasks.hooks.luma",
                     "airflow_media_tasks.hooks.comfyui",
                     "airflow_media_tasks.hooks.google_media",
+                    "airflow_media_tasks.hooks.openai_media",
                 ],
             }
         ],
@@ -324,6 +325,29 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Google Cloud connection",
                         "description": "Of Vertex: whose access token is shown, in place of the password.",
                         "schema": {"type": ["string", "null"]},
+                    },
+                },
+            },
+            {
+                "connection-type": "openai_media",
+                "hook-class-name": "airflow_media_tasks.hooks.openai_media.OpenAIMediaHook",
+                "hook-name": "OpenAI-shaped videos (/v1/videos)",
+                "ui-field-behaviour": {
+                    "hidden-fields": _HIDDEN,
+                    "relabeling": {"password": "API key", "host": "Base URL"},
+                    "placeholders": {
+                        "password": "leave empty if your server asks for none",
+                        "host": "https://api.openai.com/v1",
+                        "port": _PORT,
+                    },
+                },
+                "conn-fields": {
+                    **_PRICES,
+                    **_MODELS,
+                    "json": {
+                        "label": "JSON",
+                        "description": "Submit as JSON, for servers that take no form.",
+                        "schema": {"type": ["boolean", "null"], "default": False},
                     },
                 },
             },

@@ -25,7 +25,18 @@ from deployment import Deployment, DeploymentError, free_port, tail
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "example_dags"
-PROVIDERS = ("vap", "acedata", "kling", "replicate", "fal", "runway", "luma", "comfyui", "google_media")
+PROVIDERS = (
+    "vap",
+    "acedata",
+    "kling",
+    "replicate",
+    "fal",
+    "runway",
+    "luma",
+    "comfyui",
+    "google_media",
+    "openai_media",
+)
 PROGRESS_SECONDS = 3.0
 RUN_SECONDS = 3600.0
 LOGS_SHOWN, LOG_LINES = 3, 10

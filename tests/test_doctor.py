@@ -39,7 +39,11 @@ Behind = Callable[..., str]
 
 PROVIDERS = [entry["connection-type"] for entry in get_provider_info()["connection-types"]]
 EXTRA = {"acedata": {"service": "luma"}}
-RESULTS_AT = {"comfyui": "/comfyui/view?", "google_media": "/google_media/v1beta/files/"}
+RESULTS_AT = {
+    "comfyui": "/comfyui/view?",
+    "google_media": "/google_media/v1beta/files/",
+    "openai_media": "/openai_media/videos/",
+}
 KEY = "sim-key-123456"
 PROMPT = "the secret garden of the marketing department"
 

@@ -273,6 +273,7 @@ def test_no_file_is_too_long_to_keep_in_mind() -> None:
         "hooks.luma.LumaHook",
         "hooks.comfyui.ComfyUIHook",
         "hooks.google_media.GoogleMediaHook",
+        "hooks.openai_media.OpenAIMediaHook",
         "triggers.MediaTaskTrigger",
         "sensors.MediaTaskSensor",
         "operators.MediaTaskOperator",

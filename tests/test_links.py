@@ -53,6 +53,7 @@ def test_the_link_leads_to_a_tab_that_there_is() -> None:
         ("luma", "https://lumalabs.ai/"),
         ("comfyui", ""),
         ("google_media", "https://console.cloud.google.com/"),
+        ("openai_media", ""),
         ("vap", ""),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -251,11 +251,13 @@ def _sentence(text: str) -> web.Response:
 
 
 async def _read_body(call: Call) -> None:
-    raw = await call.request.read()
-    if not raw:
-        return
     try:
-        body = json.loads(raw)
+        if call.request.content_type == "multipart/form-data":
+            body = _nested(await call.request.post())
+        elif raw := await call.request.read():
+            body = json.loads(raw)
+        else:
+            return
     except ValueError:
         raise Refusal("bad_request", "the body is not valid JSON") from None
     if not isinstance(body, dict):
@@ -265,3 +267,18 @@ async def _read_body(call: Call) -> None:
         call.words = words_in(body)
     except ValueError as error:
         raise Refusal("bad_request", str(error)) from None
+
+
+def _nested(form: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a *form*: `a[b]` is in an object, `a[]` in a list, and of a file its name is known."""
+    body: dict[str, Any] = {}
+    for name, value in form.items():
+        word, _, inner = name.removesuffix("]").partition("[")
+        plain = value if isinstance(value, str) else {"filename": value.filename}
+        if word == name:
+            body[word] = plain
+        elif inner:
+            body.setdefault(word, {})[inner] = plain
+        else:
+            body.setdefault(word, []).append(plain)
+    return body

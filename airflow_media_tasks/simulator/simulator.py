@@ -19,6 +19,7 @@ from airflow_media_tasks.simulator.fal import Fal
 from airflow_media_tasks.simulator.google_media import GoogleMedia
 from airflow_media_tasks.simulator.kling import Kling
 from airflow_media_tasks.simulator.luma import Luma
+from airflow_media_tasks.simulator.openai_media import OpenAIMedia
 from airflow_media_tasks.simulator.provider import Provider
 from airflow_media_tasks.simulator.replicate import Replicate
 from airflow_media_tasks.simulator.runway import Runway
@@ -37,6 +38,7 @@ PROVIDERS: tuple[type[Provider], ...] = (
     Luma,
     ComfyUI,
     GoogleMedia,
+    OpenAIMedia,
 )
 _SHUTDOWN_SECONDS = 0.2
 _BACKLOG = 4096  # connections that wait to be taken, so that a burst of a thousand clients is not refused

@@ -89,12 +89,8 @@ def _base_url(connection: Any, where: str, default_url: str) -> str:
     path = path or ("" if is_scheme else schema)
     is_loopback = name == "localhost" or getattr(_address(name), "is_loopback", False)
     scheme = scheme.lower() or (schema.lower() if is_scheme else "http" if is_loopback else "https")
-    allow_http = connection.extra_dejson.get("allow_http")
-    if str(allow_http).lower() not in ("true", "false", "none", ""):
-        raise MediaRequestError(
-            f"{where}: allow_http in extra must be true or false, got {shown(allow_http)}"
-        )
-    if scheme == "http" and not is_loopback and str(allow_http).lower() != "true":
+    allows_http = is_true(connection.extra_dejson, "allow_http", where)
+    if scheme == "http" and not is_loopback and not allows_http:
         raise MediaRequestError(
             f"{where}: over http anybody on the way to {shown(name)} can read the key; write https:// or, "
             'where the network is your own, {"allow_http": true} into the extra'
@@ -114,6 +110,20 @@ def is_below(url: str, base_url: str) -> bool:
     plain = url.isprintable() and not set(" \\") & set(url) and "@" not in there.netloc
     stays = ".." not in re.split(r"[/\\]", unquote(there.path))
     return plain and stays and len(servers) == 1 and there.path.startswith(f"{base.path.rstrip('/')}/")
+
+
+def is_true(extra: Mapping[str, Any], name: str, where: str) -> bool:
+    """Whether *name* is true in a connection's *extra*, where a form may have left a text.
+
+    :param where: whose it is, for the error.
+    :raises MediaRequestError: if it is neither true nor false.
+    """
+    said = str(extra.get(name)).lower()
+    if said not in ("true", "false", "none", ""):
+        raise MediaRequestError(
+            f"{where}: {name} in extra must be true or false, got {shown(extra.get(name))}"
+        )
+    return said == "true"
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -45,6 +45,7 @@ from airflow_media_tasks.task import (
     shown,
 )
 from airflow_media_tasks.wire.connections import Settings, is_below, settings_of
+from airflow_media_tasks.wire.forms import form_of
 from airflow_media_tasks.wire.masking import masked
 from airflow_media_tasks.wire.places import at
 from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, Body, document_of
@@ -111,6 +112,7 @@ class Request:
     :param params: query parameters; None values are left out.
     :param headers: beside those of every request.
     :param host: one of the hook's `other_urls`, instead of the base URL.
+    :param form: whether *json* is sent as a form, see `form_of`, and not as JSON.
     :param answers: JMESPath; a refusal whose document has something there is a reply, not an error.
     :param inline: whether the reply may hold files in base64, and what of them is kept, see `replies.Body`.
     :param paid: a submission. It is sent once: never again unless it surely was not accepted.
@@ -123,6 +125,7 @@ class Request:
     params: Mapping[str, str | int | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
+    form: bool = False
     answers: str = ""
     inline: str = ""
     paid: bool = False
@@ -508,6 +511,9 @@ class ConversationHook(BaseHook):
         }
         if request.json is None:
             return wire, None
+        if request.form:
+            wire["headers"]["Content-Type"], content = form_of(request.json)
+            return wire, content
         wire["headers"]["Content-Type"] = "application/json"
         return wire, json.dumps(request.json, ensure_ascii=False, allow_nan=False).encode()
 

@@ -42,6 +42,7 @@ class Operation:
     :param group: what precedes the provider's own id in the `media_task_id`, see `MediaHook.group_of`.
     :param marked: whether a submission can carry our reference, where the provider has a place for one.
     :param listed: whether its tasks are in the provider's list, where there is one.
+    :param form: whether a submission is sent as a form, see `Request`.
     :param headers: that are sent with a submission.
     :param timeout: seconds without a byte until we give up on a submission's reply.
     :param expected_seconds: how long the provider usually takes; the first look comes then.
@@ -64,6 +65,7 @@ class Operation:
     group: str = ""
     marked: bool = True
     listed: bool = True
+    form: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 120.0
     expected_seconds: float = 60.0

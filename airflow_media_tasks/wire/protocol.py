@@ -212,6 +212,7 @@ class ProtocolHook(ConversationHook):
                 json=body,
                 headers=operation.headers,
                 host=operation.host,
+                form=operation.form,
                 paid=True,
                 timeout=operation.timeout,
             )

@@ -27,8 +27,9 @@ OPERATIONS = {
     "luma": "text_to_image",
     "comfyui": "text_to_image",
     "google_media": "text_to_video",
+    "openai_media": "text_to_video",
 }
-UNMARKED = ("vap", "replicate", "fal", "runway", "google_media")
+UNMARKED = ("vap", "replicate", "fal", "runway", "google_media", "openai_media")
 EVERYBODY = tuple(OPERATIONS)
 # Most of what is tried is the same code for all families. Two go through all of it, one whose tasks carry no
 # mark of ours and one whose tasks do; the others through what their hooks decide, with one task each.
@@ -78,6 +79,8 @@ DOUBTS = {
     # There is no list, and nothing by which a submission is known again.
     "runway": Doubt("text_to_image", ""),
     "google_media": Doubt("text_to_video", "models/veo-3.1-generate-preview"),
+    # The list does not show the picture.
+    "openai_media": Doubt("image_to_video", "", {"image_url": "https://example.com/1.png"}),
     # Agents has no list.
     "luma": Doubt("agents/text_to_image", "agents"),
 }

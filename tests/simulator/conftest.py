@@ -94,6 +94,12 @@ def vertex(connect: Connect) -> httpx.Client:
 
 
 @pytest.fixture
+def openai_media(connect: Connect) -> httpx.Client:
+    """A client of a server of OpenAI's shape."""
+    return connect("openai_media")
+
+
+@pytest.fixture
 def control(media_simulator: Simulator) -> Iterator[httpx.Client]:
     """A client of the control endpoints."""
     with httpx.Client(base_url=f"{media_simulator.url}/_sim") as client:

@@ -51,6 +51,7 @@ def secrets() -> dict[str, dict[str, str]]:
         "runway_default": {"password": "key_0c9f4e7b21d86a35"},
         "luma_default": {"password": "luma-key-3b8d6f1e7c2a9054"},
         "google_media_default": {"password": "AIza-2f7c9b1e6d4a8053"},
+        "openai_media_default": {"password": "sk-openai-shaped-5a7c3e9b1d40f862"},
         "vap_refused": {"password": "sim-bad-key"},
         "acedata_refused": {"password": "sim-bad-key"},
         "kling_refused": {"password": "sim-bad-key"},

@@ -298,6 +298,25 @@ def test_comfyui(
         assert is_sound(file, output / "comfyui" / f"{task}.png")
 
 
+def test_openai_media(
+    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
+) -> None:
+    """A film and its remix land with the key, by which alone they are given away, each paid once."""
+    simulator.reset()
+    run = Run(airflow, "example_openai_media", model="ltx-9")
+    for _ in range(2):
+        wait_until_deferred(1)
+        simulator.advance(1000)
+    assert run.end() == "success"
+    first, second = simulator.ledger()
+    assert (first["operation"], first["request"]["model"]) == ("text_to_video", "ltx-9")
+    assert second["operation"] == "remix_video"
+    assert run.result("film")["video_id"] == first["id"]
+    for task in ("film", "remix"):
+        (file,) = (file for file in run.result(task)["files"] if "path" in file)
+        assert is_sound(file, output / "openai_media" / f"{task}.mp4")
+
+
 @pytest.mark.skipif(not LOOPS, reason="Airflow has task loops from 3.4 on")
 @pytest.mark.parametrize(("least_size", "iterations"), [(10**9, 3), (1, 1)], ids=["never good", "good"])
 def test_loop(
