@@ -21,7 +21,6 @@ from airflow_media_tasks.wire.workflows import workflow_of
 
 # A prompt's id is a UUID in its canonical form ([O]); ours are made of our references, within this one.
 _OURS = uuid.UUID("5f1c5a0e-6d0f-4a53-9f6e-6f0e2b8f7a11")
-_DUPLICATE = "prompt_id already exists"
 
 
 class ComfyUIHook(MediaHook):
@@ -122,9 +121,12 @@ class ComfyUIHook(MediaHook):
         failure="execution_error.exception_message",
         created_at="create_time",
     )
+    # A path that an older server, or a proxy, does not have says nothing of a prompt ([O]).
+    refusals: ClassVar = {**MediaHook.refusals, 404: MediaHook.refusals[400]}
     refusal = Refusals(
-        code=f"error.type || error == '{_DUPLICATE}' && error || null",
+        code="error.type || error",
         words="[error.message || error, error.details, node_errors.*.errors[].details, message || detail]",
+        codes={"Job not found": MediaNotFoundError},
     )
 
     def _headers(self) -> dict[str, str]:
@@ -161,7 +163,7 @@ class ComfyUIHook(MediaHook):
         try:
             return (yield from super()._submit(name, operation, arguments, client_ref))
         except MediaProviderError as error:
-            if error.code != _DUPLICATE or client_ref is None:
+            if error.code != "prompt_id already exists" or client_ref is None:
                 raise
             return replace((yield from self._get_task(_prompt_id(client_ref))), operation=name)
 

@@ -398,14 +398,15 @@ def test_what_a_list_shows(hook: ComfyUIHook) -> None:
             "invalid_prompt_id",
             MediaRequestError,
         ),
-        ({"error": "Job not found"}, 404, None, MediaNotFoundError),
+        ({"error": "Job not found"}, 404, "Job not found", MediaNotFoundError),
+        ({}, 404, None, MediaRequestError),
         ({"message": "Forbidden origin"}, 403, None, MediaAuthError),
     ],
 )
 def test_every_refusal(
     hook: ComfyUIHook, body: dict[str, Any], status: int, code: str | None, cls: type[Exception]
 ) -> None:
-    """An error is an object with a type, or a text."""
+    """An error is an object with a type, or a text; a path that is not there says nothing of a prompt."""
     error = hook.error_of(reply(body, status))
     assert type(error) is cls
     assert error.code == code
