@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow_media_tasks import triggers
 from airflow_media_tasks.batch.operator import GenerateMediaBatchOperator
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.landing import verification
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions import answers, submission
 from airflow_media_tasks.submissions.records import SUBMISSIONS

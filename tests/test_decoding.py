@@ -20,7 +20,7 @@ import av
 import pytest
 from PIL import Image
 
-from airflow_media_tasks.landing import verification
+from airflow_media_tasks.material import verification
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -274,7 +274,7 @@ def test_the_process_ends_with_the_worker(good: Path) -> None:
     """Also where the worker is killed and can say nothing."""
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from airflow_media_tasks.landing import verification as v\n"
+        "from airflow_media_tasks.material import verification as v\n"
         "decoder = v.Decoder(); path = Path(sys.argv[1])\n"
         "decoder.check(path, v.identify(path, 'image', '', 'it'), 'image', 'it')\n"
         "print(decoder.pid, flush=True); time.sleep(60)"

@@ -20,10 +20,11 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from airflow_media_tasks.landing import downloads, storage, verification
+from airflow_media_tasks.landing import downloads, storage
 from airflow_media_tasks.landing.destinations import Destination, segment
 from airflow_media_tasks.landing.landed import ENTRY, KEY
 from airflow_media_tasks.landing.storage import PAUSES
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.operators import (
     DownloadMediaOperator,
     GenerateImageOperator,

@@ -15,7 +15,7 @@ import av
 import pytest
 from PIL import Image, PngImagePlugin
 
-from airflow_media_tasks.landing import verification
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.task import MediaProviderError
 
 from .hostile import sound
@@ -399,7 +399,7 @@ def test_nothing_is_loaded_before_it_is_needed() -> None:
     """Every DAG that names an operator imports this module; the decoders are large."""
     import subprocess  # noqa: PLC0415  # only here
 
-    module = "airflow_media_tasks.landing.verification"
+    module = "airflow_media_tasks.material.verification"
     code = f"import {module}, sys; print('av' in sys.modules, 'PIL' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -14,7 +14,7 @@ from airflow_media_tasks.batch.guards import Guards
 from airflow_media_tasks.batch.pages import BATCH, Pages, State
 from airflow_media_tasks.batch.requests import Requests
 from airflow_media_tasks.hooks.base import get_media_hook
-from airflow_media_tasks.landing import verification
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.submissions.records import PAGE, Entries, Place, Record, generation_of
 from airflow_media_tasks.submissions.submission import HOPELESS
 from airflow_media_tasks.task import (

@@ -16,9 +16,9 @@ from airflow_media_tasks.batch.reporting import report
 from airflow_media_tasks.batch.settling import Settling
 from airflow_media_tasks.batch.submitting import Submitting
 from airflow_media_tasks.hooks.base import default_conn_id
-from airflow_media_tasks.landing import verification
 from airflow_media_tasks.landing.operators import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.parameters import Parameter, TaskArguments, interval, seconds, share, whole_number
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submissions.records import KeepsRecords

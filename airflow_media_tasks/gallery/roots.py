@@ -11,73 +11,18 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
 from airflow_media_tasks.landing.destinations import segment
+from airflow_media_tasks.material.places import Place, places_in
 
 
-LOCAL = ("", "file", "local")
 LISTED = 5
 """Roots that the page names at most where none is set."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Place:
-    """An object storage path, taken apart: nothing in it is special, unlike in a URL.
-
-    :param segments: of the path, without those that are empty at its end; of a local one from the top.
-    """
-
-    scheme: str
-    conn_id: str
-    bucket: str
-    segments: tuple[str, ...]
-
-    @classmethod
-    def of(cls, text: str) -> Place | None:
-        """The place that *text* names; None if it names none, or one that is told from somewhere else."""
-        scheme, mark, rest = text.strip().partition("://")
-        scheme, rest = (scheme.lower(), rest) if mark else ("", text.strip())
-        if scheme in LOCAL:
-            conn_id, bucket, key = "", "", rest.removeprefix("/")
-            if not rest.startswith("/"):
-                return None
-        else:
-            authority, _, key = rest.partition("/")
-            conn_id, _, bucket = authority.rpartition("@")
-            if not bucket:
-                return None
-        segments = tuple(key.rstrip("/").split("/")) if key.rstrip("/") else ()
-        if scheme in LOCAL:
-            segments = tuple(filter(None, segments))
-        return None if {".", ".."} & {*segments} or "\0" in text else cls(scheme, conn_id, bucket, segments)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is in this machine's own file system."""
-        return self.scheme in LOCAL
-
-    @property
-    def text(self) -> str:
-        """As it is written."""
-        start = (
-            "file:///" if self.is_local else f"{self.scheme}://{self.conn_id}{'@' if self.conn_id else ''}"
-        )
-        return start + "/".join([self.bucket, *self.segments] if self.bucket else self.segments)
-
-    def holds(self, other: Place) -> bool:
-        """Whether *other* is in it, by whole segments."""
-        return self.store == other.store and other.segments[: len(self.segments)] == self.segments
-
-    @property
-    def store(self) -> tuple[str, str]:
-        """What two places have in common that can be compared."""
-        return ("file", "") if self.is_local else (self.scheme, self.bucket)
 
 
 def configured() -> tuple[Place, ...]:
@@ -87,17 +32,13 @@ def configured() -> tuple[Place, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _configured(setting: str) -> tuple[Place, ...]:
-    found = []
-    for text in filter(None, (part.strip() for part in setting.split(","))):
-        place = Place.of(text)
-        if place is None:
-            log.error(
-                "[media_tasks] gallery_roots: %r is no place; files are sent from absolute paths such as "
-                "s3://my_conn@bucket/media or file:///srv/media, separated by commas",
-                text,
-            )
-        else:
-            found.append(place)
+    found, bad = places_in(setting)
+    for text in bad:
+        log.error(
+            "[media_tasks] gallery_roots: %r is no place; files are sent from absolute paths such as "
+            "s3://my_conn@bucket/media or file:///srv/media, separated by commas",
+            text,
+        )
     return tuple(sorted(found, key=lambda place: -len(place.segments)))
 
 

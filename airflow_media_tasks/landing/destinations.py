@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
-from airflow_media_tasks.landing import verification
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.task import MediaFile, MediaRequestError, shown
 
 

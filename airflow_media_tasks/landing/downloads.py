@@ -31,6 +31,7 @@ from airflow.sdk.log import mask_secret
 
 from airflow_media_tasks import __version__
 from airflow_media_tasks.task import MediaProviderError, MediaRequestError, shown
+from airflow_media_tasks.wire.addresses import is_public, is_public_name
 
 
 CHUNK = 256 * 1024
@@ -49,15 +50,10 @@ _LATER = (407, 408, 416, 425, 429)
 """Of the statuses from 400 to 499 those that are no word about the URL."""
 _COMPRESSED = ("gzip", "x-gzip", "deflate")
 _UNKNOWN_TO_US = ("br", "zstd", "compress", "x-compress", "dcb", "dcz")
-_AT_HOME = ("arpa", "corp", "home", "internal", "intranet", "lan", "local", "localhost", "private")
 _REFUSAL = 4096
 """Bytes of a refusal that are read."""
 _GZIP = b"\x1f\x8b"
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_UNICAST = ipaddress.IPv6Network("2000::/3")
-_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class UrlRefused(Exception):
@@ -145,16 +141,6 @@ class AllowedHosts:
         return addresses
 
 
-def _is_public_name(host: str) -> bool:
-    """Whether *host*, which has no address here, may be one of the internet at large.
-
-    One whose last part is a number is an address in an unusual form; which names stay at home is said by the
-    registry of special-use names, and by what people use.
-    """
-    *above, last = host.lower().rstrip(".").split(".")
-    return bool(above) and last not in _AT_HOME and not re.fullmatch(r"\d+|0x[0-9a-f]*", last)
-
-
 def proxy_of(text: str) -> httpx.Proxy | None:
     """The proxy that *text* names, `http://user:password@proxy.internal:3128`; None if it is empty.
 
@@ -173,16 +159,6 @@ def proxy_of(text: str) -> httpx.Proxy | None:
     if proxy.auth is not None:
         mask_secret(proxy.auth[1])
     return proxy
-
-
-def is_public(address: Address) -> bool:
-    """Whether *address* is of the internet at large; one that stands for an IPv4 address is as that is."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast and not address.is_reserved
-    inner = address.ipv4_mapped or address.sixtofour
-    if address in _TRANSLATED:
-        inner = ipaddress.IPv4Address(address.packed[-4:])
-    return is_public(inner) if inner is not None else address.is_global and address in _UNICAST
 
 
 def too_large(url: str, most: int) -> MediaRequestError:
@@ -437,7 +413,7 @@ class _Way:
         try:
             addresses = self.allowed.addresses_of(url.host, port)
         except _NoAddress:
-            if not (self.allowed.names(url.host) or _is_public_name(url.host)):
+            if not (self.allowed.names(url.host) or is_public_name(url.host)):
                 raise MediaRequestError(
                     f"{shown(url.host)} is no name of the public internet, and the proxy is not asked for "
                     "it; if it is yours, name it in the setting [media_tasks] allowed_hosts"

@@ -28,7 +28,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.configuration import conf
 
 from airflow_media_tasks.hooks.base import MediaHook, get_media_hook
-from airflow_media_tasks.landing import provenance, verification
+from airflow_media_tasks.landing import provenance
 from airflow_media_tasks.landing.destinations import Destination, is_local
 from airflow_media_tasks.landing.downloads import (
     AllowedHosts,
@@ -41,6 +41,7 @@ from airflow_media_tasks.landing.downloads import (
     without_key,
 )
 from airflow_media_tasks.landing.landed import Landed, name_of
+from airflow_media_tasks.material import verification
 from airflow_media_tasks.submissions import metrics
 from airflow_media_tasks.submissions.records import threads
 from airflow_media_tasks.task import (
