@@ -20,6 +20,16 @@ _PRICES = {
         "schema": {"type": ["object", "null"]},
     }
 }
+_MATERIAL = {
+    "material": {
+        "label": "Own material",
+        "description": (
+            "How files of your own reach the provider, instead of in the usual order: those of url, inline "
+            "and upload that it has, separated by commas."
+        ),
+        "schema": {"type": ["string", "null"]},
+    }
+}
 _MODELS = {
     "models": {
         "label": "Models",
@@ -70,8 +80,8 @@ def get_provider_info() -> dict[str, Any]:
         "config": {
             "media_tasks": {
                 "description": (
-                    "How media files are downloaded, from where, how large they may be, and from where the "
-                    "gallery sends them."
+                    "How media files are downloaded, from where, how large they may be, which files of your "
+                    "own a provider may get, and from where the gallery sends files."
                 ),
                 "options": {
                     "allowed_hosts": {
@@ -111,6 +121,17 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": None,
                         "default": "536870912",
+                    },
+                    "allowed_inputs": {
+                        "description": (
+                            "Places whose files may be handed to a provider: object storage paths, separated "
+                            "by commas, each with the connection that it is to be read with. With none, "
+                            "object stores without a connection, and what tasks of this package have landed."
+                        ),
+                        "version_added": "0.2.0",
+                        "type": "string",
+                        "example": "s3://products, s3://my_conn@films/in, file:///srv/media",
+                        "default": "",
                     },
                     "gallery_roots": {
                         "description": (
@@ -193,7 +214,7 @@ def get_provider_info() -> dict[str, Any]:
                         "port": _PORT,
                     },
                 },
-                "conn-fields": _PRICES,
+                "conn-fields": {**_PRICES, **_MATERIAL},
             },
             {
                 "connection-type": "replicate",
@@ -208,7 +229,7 @@ def get_provider_info() -> dict[str, Any]:
                         "port": _PORT,
                     },
                 },
-                "conn-fields": {**_PRICES, **_MODELS},
+                "conn-fields": {**_PRICES, **_MODELS, **_MATERIAL},
             },
             {
                 "connection-type": "fal",
@@ -223,7 +244,7 @@ def get_provider_info() -> dict[str, Any]:
                         "port": _PORT,
                     },
                 },
-                "conn-fields": {**_PRICES, **_MODELS},
+                "conn-fields": {**_PRICES, **_MODELS, **_MATERIAL},
             },
             {
                 "connection-type": "runway",

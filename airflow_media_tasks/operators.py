@@ -19,6 +19,7 @@ from airflow_media_tasks.hooks.base import MediaHook, default_conn_id, get_media
 from airflow_media_tasks.landing import provenance, storage
 from airflow_media_tasks.landing.operators import LandsMedia
 from airflow_media_tasks.links import MediaResultLink, ProviderConsoleLink
+from airflow_media_tasks.material.materials import Materials
 from airflow_media_tasks.parameters import MediaTaskArguments, Parameter, TaskArguments, seconds
 from airflow_media_tasks.retries import MediaRetryPolicy
 from airflow_media_tasks.submissions import costs, metrics
@@ -64,7 +65,8 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
     :param operation: what to do, a name of the provider's operations (templated); an unknown one is an error
         that lists them.
     :param arguments: the request, in neutral words where they exist (`prompt`, `image_url`, `duration` in
-        seconds, ...), every other key passed to the provider as it is (templated). None is left out.
+        seconds, ...), every other key passed to the provider as it is (templated). None is left out. What is
+        an address of a file (`..._url`, each of `..._urls`) may be an object storage path (`s3://...`).
     :param media_conn_id: connection of the account; its type decides which provider it is (templated).
         Default that of the provider (`kling_default`, ...) if *operation* is one that no other has.
     :param poll_interval: seconds between two looks at the task, default 10 (templated; so are *timeout*,
@@ -162,29 +164,28 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         name, checked = hook.check(operation, arguments)
         if self.save_to is not None:
             self.place_of(context, self.save_to)
-        prices = Prices.of(hook)
-        unit = self.max_cost.unit if self.max_cost is not None else ""
-        if self.max_cost is not None:
-            costs.needed(prices, hook, name, checked, unit)
-
-        def guard(number: int) -> None:
-            if self.max_cost is not None:
-                estimate = costs.needed(prices, hook, name, checked, unit)
-                budget = costs.Budget(self.max_cost.amount)
-                # What failed before may have been charged, unless the provider gives it back.
-                for _ in range(1 if hook.refunds_failures else number):
-                    budget.reserve(estimate)
-            if self.min_balance is not None:
-                costs.check_balance(hook, self.min_balance)
-
-        generation = generation_of(context)
-        submission = Submission(hook, name, checked, generation, self.on_unknown_submission, self.log)
-        while True:
-            try:
-                record, task = once(submission, context, guard)
-                break
-            except (MediaRateLimitError, MediaConcurrencyError) as error:
-                turn = self._next_turn(turn, error)
+        guard = costs.guard(hook, name, checked, self.max_cost, self.min_balance)
+        limit = self.execution_timeout.total_seconds() if self.execution_timeout else self.timeout
+        seconds = min(self.timeout, limit)
+        store, landed = context["task_state_store"], Entries(context).landed
+        with Materials(hook, self.log, seconds + (self.queue_timeout or 0), store, landed) as materials:
+            materials.look(name, checked)
+            materials.save()
+            submission = Submission(
+                hook,
+                name,
+                checked,
+                generation_of(context),
+                self.on_unknown_submission,
+                self.log,
+                materials,
+            )
+            while True:
+                try:
+                    record, task = once(submission, context, guard)
+                    break
+                except (MediaRateLimitError, MediaConcurrencyError) as error:
+                    turn = self._next_turn(turn, error)
         context["ti"].xcom_push(key="media_task_id", value=task.id)
         estimate = (
             f", estimated {task.cost.estimated} {task.cost.unit}" if task.cost and task.cost.estimated else ""
@@ -193,15 +194,11 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
         if task.status.is_terminal:
             return self.result(context, task)
         now = time.time()
-        limits = [
-            self.timeout,
-            self.execution_timeout.total_seconds() if self.execution_timeout else self.timeout,
-        ]
         queue_deadline = None if self.queue_timeout is None else now + self.queue_timeout
         return self.wait(
             context,
             task.id,
-            deadline=now + min(limits),
+            deadline=now + seconds,
             queue_deadline=queue_deadline,
             operation=name,
             submitted_at=moment_of(record),
@@ -253,6 +250,7 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
                 "cost": cost,
                 "submitted_at": record.submitted_after,
                 "finished_at": record.finished_at,
+                **({"material": record.material} if record.material else {}),
             }
         if self.save_to is None:
             self.tell_of(context, [provenance.document(result, result["files"])])
@@ -297,9 +295,8 @@ class MediaTaskOperator(KeepsRecords, WaitsForMediaTask, LandsMedia):
             ask(context, task)
             raise
         finish(context, task)
-        paths = [file["path"] for file in documents[0]["files"]]
         self.tell_of(context, documents)
-        return {**storage.with_landed(result, documents[0]), "path": paths[0], "paths": paths}
+        return {**storage.with_landed(result, documents[0]), **self.landed(context, documents)}
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As of `BaseOperator`; where the trigger was lost, the provider's task is not.
@@ -359,7 +356,7 @@ class GenerateImageOperator(MediaTaskOperator):
     """Generates images: `text_to_image`, or `image_to_image` if there is an *image_url*.
 
     :param prompt: what to show (templated, as all of these).
-    :param image_url: http(s) URL of a picture to begin with.
+    :param image_url: http(s) URL, or object storage path, of a picture to begin with.
     :param negative_prompt: what not to show.
     :param aspect_ratio: for example `16:9`.
     :param resolution: the provider's word, for example `2k`.
@@ -419,8 +416,8 @@ class GenerateVideoOperator(MediaTaskOperator):
     """Generates a video: `text_to_video`, or `image_to_video` if there is an *image_url*.
 
     :param prompt: what to show (templated, as all of these).
-    :param image_url: http(s) URL of the first frame.
-    :param end_image_url: http(s) URL of the last frame, where the provider takes one.
+    :param image_url: http(s) URL, or object storage path, of the first frame.
+    :param end_image_url: the same of the last frame, where the provider takes one.
     :param negative_prompt: what not to show.
     :param aspect_ratio: for example `16:9`.
     :param duration: seconds.
@@ -515,7 +512,7 @@ class GenerateAudioOperator(MediaTaskOperator):
         return next((name for name in _AUDIO if name in hook.operations), _AUDIO[0])
 
 
-class DownloadMediaOperator(LandsMedia):
+class DownloadMediaOperator(KeepsRecords, LandsMedia):
     """Lands the files that a task made, before their URLs die.
 
     The result (XCom) is `{"path", "paths", "files"}`, each file with `path`, `url`, `kind`, `content_type`
@@ -571,7 +568,7 @@ class DownloadMediaOperator(LandsMedia):
             documents = storage.land(made, place, self.log, store=context["task_state_store"])
         self.tell_of(context, documents)
         files = [file for document in documents for file in document["files"]]
-        return {"path": files[0]["path"], "paths": [file["path"] for file in files], "files": files}
+        return {**self.landed(context, documents), "files": files}
 
     def _connections(self, context: Context) -> list[str]:
         """Those that the DAG's author wrote: this task's own, else those of all tasks of the DAG."""

@@ -20,6 +20,7 @@ import av
 import httpx
 from PIL import Image
 
+import bucket
 from deployment import Deployment, DeploymentError, free_port, tail
 
 
@@ -37,6 +38,7 @@ PROVIDERS = (
     "google_media",
     "openai_media",
 )
+FROM_A_BUCKET = ("example_own_pictures",)
 PROGRESS_SECONDS = 3.0
 RUN_SECONDS = 3600.0
 LOGS_SHOWN, LOG_LINES = 3, 10
@@ -97,17 +99,28 @@ def start_simulator(airflow: Deployment, url: str, seconds: float) -> None:
         "--seconds",
         str(seconds),
     ]
-    process = airflow.start("simulator", command)
-    for _ in range(100):
+    wait_for(airflow, "simulator", command, f"{url}/_sim/ledger")
+
+
+def start_bucket(airflow: Deployment, url: str) -> None:
+    """Start an S3 with pictures beside Airflow, and wait until they are there."""
+    command = [sys.executable, str(ROOT / "scripts" / "bucket.py"), url.rpartition(":")[2]]
+    wait_for(airflow, "bucket", command, f"{url}/{bucket.BUCKET}/ready")
+
+
+def wait_for(airflow: Deployment, name: str, command: list[str], url: str) -> None:
+    """Start a process beside Airflow, and wait until it has an answer at this address."""
+    process = airflow.start(name, command)
+    for _ in range(200):
         try:
-            httpx.get(f"{url}/_sim/ledger", timeout=5.0, trust_env=False).raise_for_status()
+            httpx.get(url, timeout=5.0, trust_env=False).raise_for_status()
         except httpx.HTTPError:
             if process.poll() is not None:
                 break
             time.sleep(0.1)
         else:
             return
-    raise DeploymentError(f"The simulator does not answer:\n{tail(airflow.log_file('simulator'))}")
+    raise DeploymentError(f"The {name} does not answer:\n{tail(airflow.log_file(name))}")
 
 
 class Progress:
@@ -240,16 +253,20 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     simulator = f"http://127.0.0.1:{free_port()}"
     simulated = simulated_connections(simulator)
+    store = f"http://127.0.0.1:{free_port()}"
     print("Starting Airflow (API server, scheduler, DAG processor, triggerer)", flush=True)
     try:
         settings = {
             "MEDIA_OUTPUT": f"file://{output}",
             "AIRFLOW__MEDIA_TASKS__GALLERY_ROOTS": f"file://{output}",
             **simulated,
+            **(bucket.settings(store) if options.dag in FROM_A_BUCKET else {}),
         }
         with Deployment(DAGS, settings=settings) as airflow:
             if simulated:
                 start_simulator(airflow, simulator, options.seconds)
+            if options.dag in FROM_A_BUCKET:
+                start_bucket(airflow, store)
             good = show_run(airflow, options.dag)
             if options.keep:
                 print(f"Airflow is at {airflow.url}, with two logins:")

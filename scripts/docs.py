@@ -71,7 +71,17 @@ _METHODS = {
         "get_balance",
         "test_connection",
     ],
-    "Simulator": ["url", "fault", "clear_faults", "advance", "ledger", "requests", "tasks", "reset"],
+    "Simulator": [
+        "url",
+        "fault",
+        "clear_faults",
+        "advance",
+        "ledger",
+        "requests",
+        "received",
+        "tasks",
+        "reset",
+    ],
 }
 
 

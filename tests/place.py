@@ -16,6 +16,8 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_media_tasks.hooks.base import get_media_hook
+from airflow_media_tasks.material import materials
+from airflow_media_tasks.material.materials import Materials
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.submissions import answers, records, submission
 from airflow_media_tasks.submissions.records import KEY, SUBMISSIONS, Entries, Record, generation_of
@@ -31,6 +33,13 @@ OPERATION = {
     "acedata": "veo/text_to_video",
     "kling": "text_to_video",
     "replicate": "text_to_video",
+}
+FROM_PICTURE = {
+    "vap": "image_to_video",
+    "acedata": "veo/image_to_video",
+    "kling": "image_to_video",
+    "replicate": "image_to_video",
+    "fal": "image_to_video",
 }
 PROVIDERS = tuple(OPERATION)
 
@@ -65,7 +74,11 @@ class Store:
 
     def set(self, key: str, value: Any, *, retention: object = None) -> None:
         """Writes, and lets happen what is to happen."""
-        assert (key, retention) == (KEY, records.NEVER_EXPIRE)
+        assert retention is records.NEVER_EXPIRE
+        if key.startswith(materials.KEY):
+            self.answers[key] = json.loads(json.dumps(value))
+            return
+        assert key == KEY
         if value["phase"] != "intent":
             self.before_result()
         self._write(value)
@@ -132,7 +145,7 @@ class Place:
     def __init__(self, conn_type: str, media_conn_id: str, map_index: int = -1) -> None:
         self.store = Store()
         self.media_conn_id = media_conn_id
-        self.operation = OPERATION[conn_type]
+        self.operation = OPERATION.get(conn_type) or FROM_PICTURE[conn_type]
         self.arguments: dict[str, Any] = {"prompt": "a fox [sim:queued=0] [sim:seconds=60]"}
         self.on_unknown = "stop"
         self.ti = SimpleNamespace(
@@ -168,11 +181,17 @@ class Place:
         """What one try wants to have submitted."""
         hook = get_media_hook(self.media_conn_id)
         name, checked = hook.check(self.operation, {**self.arguments, **arguments})
-        return Submission(hook, name, checked, generation_of(self.context), self.on_unknown, log)
+        own = Materials(hook, log, 60.0, self.store)
+        own.look(name, checked)
+        own.save()
+        return Submission(hook, name, checked, generation_of(self.context), self.on_unknown, log, own)
 
     def run(self, **arguments: Any) -> MediaTask:
         """One try, up to where it would wait."""
-        return once(self.submission(**arguments), self.context)[1]
+        submission = self.submission(**arguments)
+        assert submission.materials is not None
+        with submission.materials:
+            return once(submission, self.context)[1]
 
     def run_and_die(self, moment: str) -> None:
         """A try whose worker is killed at *moment*, a hook of `Store`."""

@@ -65,13 +65,14 @@ class S3:
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, query = environ["REQUEST_METHOD"], environ["QUERY_STRING"]
-        known = f"Credential={KEY}/" in environ.get("HTTP_AUTHORIZATION", "")
+        is_signed = f"Credential={KEY}%2F" in query or f"AWSAccessKeyId={KEY}&" in query
+        known = is_signed or f"Credential={KEY}/" in environ.get("HTTP_AUTHORIZATION", "")
         if not known or self.refused(method, query):
             start("403 Forbidden", [("Content-Type", "application/xml")])
             if method == "HEAD":
                 return []
             return [b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>no</Message></Error>"]
-        self.asked[method] += 1
+        self.asked[f"signed {method}" if is_signed else method] += 1
         answer: Iterable[bytes] = self._app(environ, start)
         return answer
 

@@ -15,6 +15,7 @@ from airflow_media_tasks.batch.pages import BATCH, Pages, State
 from airflow_media_tasks.batch.requests import Requests
 from airflow_media_tasks.hooks.base import get_media_hook
 from airflow_media_tasks.material import verification
+from airflow_media_tasks.material.materials import Materials
 from airflow_media_tasks.submissions.records import PAGE, Entries, Place, Record, generation_of
 from airflow_media_tasks.submissions.submission import HOPELESS
 from airflow_media_tasks.task import (
@@ -59,8 +60,18 @@ class Batch:
         self.operator, self.context, self.decoder = operator, context, decoder
         self.log = operator.log
         self.hook = get_media_hook(operator.media_conn_id)
+        self.entries = Entries(context)
+        self.materials = Materials(
+            self.hook,
+            self.log,
+            operator.timeout + (operator.queue_timeout or 0),
+            context["task_state_store"],
+            self.entries.landed,
+            decoder,
+        )
         self.requests = Requests(
             self.hook,
+            self.materials,
             operator.requests,
             operator.operation,
             operator.arguments,
@@ -68,7 +79,6 @@ class Batch:
         )
         self.results = self._results_path()
         self.guards = Guards(self.hook, operator.max_cost, operator.min_balance)
-        self.entries = Entries(context)
         self.stopped_by: MediaTaskError | None = None
         """What ends the batch: the requests that are left would meet the same."""
         self.pages: Pages
@@ -93,6 +103,7 @@ class Batch:
         :param resumed: whether this try has deferred before.
         """
         keys = self.requests.checked(self.operator.max_items, self.guards.admit)
+        self.materials.save()
         state = State(
             try_number=self.context["ti"].try_number,
             total=len(keys),
@@ -114,6 +125,7 @@ class Batch:
             # It was an earlier version of this package that has deferred.
             self.begin(resumed=True)
             return
+        self.materials.pin()
         self.pages = Pages(self.entries, state, self.same)
         if self.guards.budget is not None:
             self.guards.unit = state.unit

@@ -157,18 +157,20 @@ class GenerateMediaBatchOperator(KeepsRecords, LandsMedia):
         """Checks every request, finds out what became of those of earlier tries, and goes on from there."""
         with self.errors_shown(context), verification.Decoder() as decoder:
             batch = Batch(self, context, decoder)
-            batch.begin()
-            return self._go_on(batch, Settling(batch))
+            with batch.materials:
+                batch.begin()
+                return self._go_on(batch, Settling(batch))
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Lands what has ended, submits what there is room for, and waits again or tells the result."""
         with self.errors_shown(context), verification.Decoder() as decoder:
             ended = checked_event(event)
             batch = Batch(self, context, decoder)
-            batch.resume()
-            settling = Settling(batch)
-            settling.settle(ended)
-            return self._go_on(batch, settling)
+            with batch.materials:
+                batch.resume()
+                settling = Settling(batch)
+                settling.settle(ended)
+                return self._go_on(batch, settling)
 
     def _go_on(self, batch: Batch, settling: Settling) -> dict[str, Any]:
         submitting = Submitting(batch, settling)

@@ -14,6 +14,7 @@ from typing import Any
 from airflow.sdk import ObjectStoragePath
 
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.material.materials import Materials
 from airflow_media_tasks.submissions import costs
 from airflow_media_tasks.submissions.records import KEY_LENGTH, Record, fingerprint, key_of, recordable
 from airflow_media_tasks.task import (
@@ -52,6 +53,7 @@ class Request:
 class Requests:
     """A batch's requests, read again whenever they are gone through: no worker has to hold them all.
 
+    :param materials: what is known of the files of one's own in them.
     :param given: dicts of arguments, or the path of a file with one JSON object a line.
     :param operation: for requests that name none.
     :param defaults: arguments for requests that do not give them, a dict or None.
@@ -60,7 +62,14 @@ class Requests:
     """
 
     def __init__(
-        self, hook: MediaHook, given: Any, operation: str | None, defaults: Any, *, keep_bad: bool = False
+        self,
+        hook: MediaHook,
+        materials: Materials,
+        given: Any,
+        operation: str | None,
+        defaults: Any,
+        *,
+        keep_bad: bool = False,
     ) -> None:
         if not isinstance(given, (str, Sequence)) or not given:
             raise MediaRequestError(
@@ -70,7 +79,7 @@ class Requests:
         if not isinstance(defaults or {}, Mapping):
             raise MediaRequestError(f"arguments must be a dict of name to value, got {shown(defaults)}")
         self._hook, self._given, self._operation, self._defaults = hook, given, operation, defaults or {}
-        self._keep_bad = keep_bad
+        self._keep_bad, self._materials = keep_bad, materials
         self._cursor: tuple[int, Iterator[tuple[int, str, Any]]] = (0, iter(()))
 
     def checked(self, most: int | None, also: Callable[[str, Mapping[str, Any]], None]) -> list[str]:
@@ -148,7 +157,11 @@ class Requests:
         """
         try:
             name, arguments = self._hook.check(*self._asked_for(one))
+            self._materials.look(name, arguments)
         except MediaTaskError as error:
+            if error.code == "storage":
+                # It is no fault of the row's.
+                raise
             why = MediaRequestError(f"{where}: {error.message}", provider=error.provider, code=error.code)
             name, arguments = self._as_far_as_told(one)
             return Request(number, self._key("", {"place": where}), name, arguments, why)
@@ -178,7 +191,8 @@ class Requests:
         return shown(name, 100) if name not in self._hook.operations else name, arguments
 
     def _key(self, name: str, arguments: Mapping[str, Any]) -> str:
-        return fingerprint(self._hook.media_conn_id, name, arguments)[:KEY_LENGTH]
+        known = self._materials.identified(arguments) if name else arguments
+        return fingerprint(self._hook.media_conn_id, name, known)[:KEY_LENGTH]
 
     def _rows(self, first: int = 0) -> Iterator[tuple[int, str, Any]]:
         """Number, place in words, and what stands there, from number *first* on; or what is wrong with it."""
@@ -239,6 +253,7 @@ def line_of(
         "key": request.key,
         "operation": request.operation,
         "arguments": recordable(request.arguments),
+        **({"material": result["material"]} if result.get("material") else {}),
         "status": result.get("status") or ("not submitted" if record is None else record.phase),
         "media_task_id": None if record is None else record.media_task_id,
         "url": result.get("url"),

@@ -31,7 +31,7 @@ TOLD_EVERY = 15.0
 """Seconds after which the log says again how far the batch is."""
 WRITTEN_EVERY = 10.0
 """Seconds after which what has landed is written down while a page of requests lands."""
-_KEPT = ("id", "status", "url", "urls", "files", "cost", "created_at", "finished_at")
+_KEPT = ("id", "status", "url", "urls", "files", "cost", "created_at", "finished_at", "material")
 
 
 class Settling:
@@ -148,6 +148,7 @@ class Settling:
             "provider": record.provider,
             "arguments": arguments,
             "model": arguments.get("model"),
+            **({"material": told} if (told := self.batch.materials.told(request.arguments)) else {}),
             "cost": self.batch.guards.prices.told(record.operation, task),
             "submitted_at": record.submitted_after,
             "finished_at": record.finished_at or now().isoformat(),
@@ -206,6 +207,7 @@ class Settling:
         self.batch.state.succeeded += error is None
         self.batch.state.failed += error is not None
         self.batch.state.landed += sum("path" in file for file in result["files"])
+        self.batch.operator.note_landed(self.batch.entries, result["files"])
 
     def _tell(self) -> None:
         """A line now and then, for whoever watches."""

@@ -107,6 +107,7 @@ class Submitting:
                 self.batch.generation,
                 self.batch.operator.on_unknown_submission,
                 self.batch.log,
+                self.batch.materials,
             )
             if record is not None:
                 # A result that nobody can be asked for again stands beside the record.
@@ -125,7 +126,7 @@ class Submitting:
             # A dead worker leaves no more questions than there are senders.
             self.batch.state.again[:0] = [job.request.number for job in todo[THREADS:]]
             todo = todo[:THREADS]
-        ready = [job for job in todo if self._reserve(job)]
+        ready = [job for job in self._handed_over(pool, todo) if self._reserve(job)]
         if not ready:
             return
         reserved = self.batch.guards.committed
@@ -143,6 +144,14 @@ class Submitting:
         each = max(time.time() - began, 0.001) / len(ready)
         self._group = min(max(int(0.8 * LEASE / each), THREADS), PAGE)
 
+    def _handed_over(self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> list[_Job]:
+        """Those of *jobs* whose files the provider can have; of the others it is noted why it cannot."""
+        jobs = [job for job in jobs if not self._is_over_budget(job)]
+        for job, error in self._all_of(pool, _Job.hand_over, jobs):
+            if error is not None:
+                self._note(job, error)
+        return [job for job in jobs if job.is_handed_over]
+
     def _all_of(
         self, pool: ThreadPoolExecutor, do: Callable[[_Job], Any], jobs: Sequence[_Job]
     ) -> Iterator[tuple[_Job, Any]]:
@@ -152,15 +161,24 @@ class Submitting:
         for done in as_completed(under_way):
             yield under_way[done], done.result()
 
+    def _is_over_budget(self, job: _Job) -> bool:
+        """Whether a guard has stopped the batch: then the job waits for another time."""
+        if self.exhausted is None and self.batch.stopped_by is None:
+            return False
+        self.batch.state.again.append(job.request.number)
+        return True
+
     def _reserve(self, job: _Job) -> bool:
         """Writes the job's intent down, unless a guard stops it."""
-        number = job.request.number
-        if self.exhausted is not None or self.batch.stopped_by is not None:
-            self.batch.state.again.append(number)
+        if self._is_over_budget(job):
             return False
+        number = job.request.number
         try:
             intent = job.submission.intent(job.before, job.request.key)
-            intent = dataclasses.replace(intent, fingerprint=job.request.key[:KEY_LENGTH], arguments=None)
+            # What a file is stands beside the records, once for all requests that have it.
+            intent = dataclasses.replace(
+                intent, fingerprint=job.request.key[:KEY_LENGTH], arguments=None, material=None
+            )
             intent = self.batch.guards.reserve(intent, job.request.arguments)
         except MediaTaskError as error:
             self.batch.state.again.append(number)
@@ -179,7 +197,7 @@ class Submitting:
             metrics.submitted(job.intent, job.request.arguments, self.batch.context, error)
         if not isinstance(outcome, MediaTaskError):
             record, task = outcome
-            record = dataclasses.replace(record, result=None, held=job.held)
+            record = dataclasses.replace(record, result=None, held=job.held, traces=None)
             record = self.batch.guards.accepted(record, task)
             if job.intent is not None:
                 self.batch.state.refused_since, self.batch.state.refusals = None, 0
@@ -260,6 +278,7 @@ class _Job:
     submission: Submission
     before: Record | None
     answer: Answer | None
+    is_handed_over: bool = False
     intent: Record | None = None
     is_settled: bool = True
 
@@ -284,6 +303,15 @@ class _Job:
             return None if self.before is None else self.submission.earlier(self.before, self.answer)
         except MediaTaskError as error:
             return error
+
+    def hand_over(self) -> MediaTaskError | None:
+        """What keeps the files of one's own in the request from being handed over; None if nothing does."""
+        try:
+            self.submission = self.submission.handed_over()
+        except MediaTaskError as error:
+            return error
+        self.is_handed_over = True
+        return None
 
     def send(self) -> tuple[Record, MediaTask] | MediaTaskError:
         """What the new one became."""

@@ -29,6 +29,7 @@ from airflow_media_tasks.wire.documents import (
 from airflow_media_tasks.wire.files import Found, state_word, texts_in, urls_in
 from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.wire.places import at
+from airflow_media_tasks.wire.roads import Road
 from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals
 
 
@@ -99,6 +100,8 @@ class AceDataHook(MediaHook):
     batch_size = 50
     client_ref_is_queryable = True
     has_balance = False
+    # Addresses; but a mask may be the picture itself ([I] acedata.md 5).
+    roads = (Road(Road.URL), Road(Road.INLINE, ("mask_url",), form="{base64}"))
     # Prices are not written down; that Luma costs less than Veo is a guess ([I] acedata.md 6).
     cheapest = ("luma/text_to_video", {"prompt": "A grey pebble"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -24,11 +25,13 @@ from airflow_media_tasks.task import (
     SubmissionOutcomeUnknown,
     shown,
 )
+from airflow_media_tasks.wire.addresses import is_address
 from airflow_media_tasks.wire.conversations import NOT_SENT, Conversation
 from airflow_media_tasks.wire.documents import is_id
 from airflow_media_tasks.wire.finding import FindingHook
-from airflow_media_tasks.wire.operations import is_address
+from airflow_media_tasks.wire.materials import in_place, paths_in
 from airflow_media_tasks.wire.prices import Prices
+from airflow_media_tasks.wire.roads import Road
 
 
 def get_media_hook(media_conn_id: str) -> MediaHook:
@@ -110,24 +113,48 @@ class MediaHook(FindingHook):
     # What callers use.
 
     def submit(
-        self, operation: str, arguments: Mapping[str, Any], client_ref: str | None = None
+        self,
+        operation: str,
+        arguments: Mapping[str, Any],
+        client_ref: str | None = None,
+        handed: Mapping[str, str] | None = None,
     ) -> MediaTask:
         """Submit one task; it costs money, so it is sent once.
 
         :param operation: a name of `operations`.
         :param arguments: neutral words where they exist, every other key passed through untouched.
         :param client_ref: the caller's own name for this submission, kept by the provider where it can.
+        :param handed: what the provider gets in the place of each object storage path in *arguments*.
         :return: the task as the provider first describes it, rarely finished already.
         :raises MediaRequestError: before anything is sent, if the operation or an argument is wrong.
         :raises SubmissionOutcomeUnknown: if it was sent and the answer does not say what became of it.
         """
-        return self._run(self._checked_submit(operation, arguments, client_ref))
+        return self._run(self._checked_submit(operation, arguments, client_ref, handed))
 
     async def asubmit(
-        self, operation: str, arguments: Mapping[str, Any], client_ref: str | None = None
+        self,
+        operation: str,
+        arguments: Mapping[str, Any],
+        client_ref: str | None = None,
+        handed: Mapping[str, str] | None = None,
     ) -> MediaTask:
         """Awaitable twin of `submit`."""
-        return await self._arun(self._checked_submit(operation, arguments, client_ref))
+        return await self._arun(self._checked_submit(operation, arguments, client_ref, handed))
+
+    def upload(self, road: Road, content: bytes, content_type: str, name: str) -> str:
+        """Give the provider a file, which costs nothing; what stands in a request for it.
+
+        :param road: one of `roads` whose way is `upload`.
+        :param name: of the file, for the provider.
+        :raises MediaTaskError: if the provider does not take it.
+        """
+        slots = {
+            "name": name,
+            "type": content_type,
+            "size": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        return self._run(self._upload(road, content, slots))
 
     def get_task(self, media_task_id: str) -> MediaTask:
         """The task as it is now. Raises MediaNotFoundError if the provider does not know it."""
@@ -167,6 +194,7 @@ class MediaHook(FindingHook):
         submitted_after: datetime | None = None,
         operation: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        traces: Mapping[str, str] | None = None,
     ) -> list[MediaTask]:
         """The account's tasks that were made by the submission described, newest first.
 
@@ -174,11 +202,13 @@ class MediaHook(FindingHook):
         :param submitted_after: UTC; tasks older than this are left out.
         :param operation: only tasks of this operation, where the provider says which.
         :param arguments: only tasks with this request.
+        :param traces: of what was handed over in the place of each path in *arguments*, see
+            `airflow_media_tasks.wire.materials.trace_of`; one without a trace is a doubt.
         :return: with neither *client_ref* nor *arguments*, all that may be of interest; with them, an empty
             list is proof that the provider has accepted no such submission.
         :raises SubmissionOutcomeUnknown: if what the provider shows is not enough to tell.
         """
-        return self._run(self._checked_find(client_ref, submitted_after, operation, arguments))
+        return self._run(self._checked_find(client_ref, submitted_after, operation, arguments, traces))
 
     async def afind_tasks(
         self,
@@ -187,9 +217,10 @@ class MediaHook(FindingHook):
         submitted_after: datetime | None = None,
         operation: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        traces: Mapping[str, str] | None = None,
     ) -> list[MediaTask]:
         """Awaitable twin of `find_tasks`."""
-        return await self._arun(self._checked_find(client_ref, submitted_after, operation, arguments))
+        return await self._arun(self._checked_find(client_ref, submitted_after, operation, arguments, traces))
 
     def cancel_task(self, media_task_id: str) -> MediaTask:
         """Stop a running task. Raises MediaRequestError where the provider cannot (`can_cancel`)."""
@@ -230,6 +261,7 @@ class MediaHook(FindingHook):
         Prices.of(self)
         self._models()
         self._check_extra()
+        self.roads_of("")
 
     def shows_balance(self) -> bool:
         """Override this where `has_balance` depends on the connection."""
@@ -271,6 +303,25 @@ class MediaHook(FindingHook):
             raise MediaRequestError(
                 f"{where}: {self.reference} in extra must be an http or https URL, got {shown(address)}"
             )
+
+    def roads_of(self, word: str) -> list[Road]:
+        """The ways by which a file of the argument *word* reaches the provider, the preferred one first.
+
+        The connection's `material` (extra), a way or several separated by commas, says which, and in which
+        order; without it they are those of the table.
+
+        :raises MediaRequestError: if it says something else.
+        """
+        given = self.settings.extra.get("material") or ""
+        ways = [way.strip() for way in str(given).split(",") if way.strip()]
+        have = [road.way for road in self.roads]
+        if not set(ways) <= set(have):
+            raise MediaRequestError(
+                f"connection {self.media_conn_id!r}: material in extra must be one or more of "
+                f"{', '.join(dict.fromkeys(have))}, separated by commas, got {shown(given)}"
+            )
+        roads = [road for way in ways for road in self.roads if road.way == way] if ways else [*self.roads]
+        return [road for road in roads if road.takes(word)]
 
     def operation_name(self, operation: str) -> str:
         """Override this where an account serves several services and a short name can be completed."""
@@ -353,9 +404,15 @@ class MediaHook(FindingHook):
     # The conversations behind the public methods.
 
     def _checked_submit(
-        self, operation: str, arguments: Mapping[str, Any], client_ref: str | None
+        self,
+        operation: str,
+        arguments: Mapping[str, Any],
+        client_ref: str | None,
+        handed: Mapping[str, str] | None,
     ) -> Conversation[MediaTask]:
         name, checked = self.check(operation, arguments)
+        self.operations[name].check_handed(name, checked, handed or {})
+        checked = in_place(checked, handed or {})
         try:
             task = yield from self._submit(name, self.operations[name], checked, client_ref)
         except MediaProviderError as error:
@@ -395,6 +452,7 @@ class MediaHook(FindingHook):
         submitted_after: datetime | None,
         operation: str | None,
         arguments: Mapping[str, Any] | None,
+        traces: Mapping[str, str] | None = None,
     ) -> Conversation[list[MediaTask]]:
         if submitted_after is not None and submitted_after.tzinfo is None:
             raise MediaRequestError(f"submitted_after must have a time zone, got {submitted_after!r}")
@@ -407,7 +465,8 @@ class MediaHook(FindingHook):
                     "arguments can only be compared for a given operation: pass operation too"
                 )
             _, arguments = self.check(name, arguments)
-        tasks = yield from self._find_tasks(client_ref, submitted_after, name, arguments)
+        known = {path: (traces or {}).get(path, "") for _, path in paths_in(arguments or {})}
+        tasks = yield from self._find_tasks(client_ref, submitted_after, name, arguments, known)
         strange = [task.id for task in tasks if not self._is_id(task.id)]
         if strange and not (client_ref is None and arguments is None):
             raise SubmissionOutcomeUnknown(

@@ -13,6 +13,7 @@ from airflow_media_tasks.task import (
 )
 from airflow_media_tasks.wire.conversations import Reply
 from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.roads import Road, Step
 from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals, Saying
 
 
@@ -34,7 +35,11 @@ class FalHook(MediaHook):
     conn_type = "fal"
     hook_name = "fal"
     base_url = "https://queue.fal.run"
-    other_urls: ClassVar[Mapping[str, str]] = {"platform": "https://api.fal.ai"}
+    other_urls: ClassVar[Mapping[str, str]] = {
+        "platform": "https://api.fal.ai",
+        "rest": "https://rest.fal.ai",
+        "cdn": "https://v3.fal.media",
+    }
     key_in = ("Authorization", "Key {key}")
     console_url = "https://fal.ai/dashboard/requests"
     id_groups = re.compile(r"(?:(?:workflows|comfy)/)?(?!\.+/)[\w.-]+/(?!\.+$)[\w.-]+", re.ASCII)
@@ -61,6 +66,35 @@ class FalHook(MediaHook):
         "text_to_speech": _makes("audio", "fal-ai/minimax/speech-02-turbo", "text", seconds=10),
         "upscale_image": _makes("image", "fal-ai/esrgan", "image_url", seconds=10),
     }
+    # An address, or a data URI, advised for some kB only; a file goes to the CDN in one piece up to 100 MB,
+    # with a token that is asked for before ([O] fal.md, Own material).
+    roads = (
+        Road(Road.URL),
+        Road(Road.INLINE, most=8_000),
+        Road(
+            Road.UPLOAD,
+            most=100_000_000,
+            steps=(
+                Step(
+                    "POST",
+                    "/storage/auth/token",
+                    host="rest",
+                    params={"storage_type": "fal-cdn-v3"},
+                    json={},
+                    keep={"token": "token", "scheme": "token_type"},
+                ),
+                Step(
+                    "POST",
+                    "/files/upload",
+                    host="cdn",
+                    bytes_in="body",
+                    headers={"Authorization": "{scheme} {token}", "X-Fal-File-Name": "{name}"},
+                    keyed=False,
+                    keep={"value": "access_url"},
+                ),
+            ),
+        ),
+    )
     submitted_id = "request_id"
     look = Call("GET", "/{group}/requests/{id}/status")
     # COMPLETED is no success: an error of the model or the queue may stand here, with any HTTP status. Any

@@ -23,9 +23,9 @@ from airflow_media_tasks.task import (
     MediaRequestError,
     shown,
 )
+from airflow_media_tasks.wire.addresses import is_address
 from airflow_media_tasks.wire.connections import is_below
 from airflow_media_tasks.wire.conversations import Request
-from airflow_media_tasks.wire.operations import is_address
 from airflow_media_tasks.wire.tables import Refusals, Saying
 
 

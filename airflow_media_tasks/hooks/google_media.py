@@ -14,6 +14,7 @@ from airflow_media_tasks.task import TaskStatus
 from airflow_media_tasks.wire.connections import is_below
 from airflow_media_tasks.wire.conversations import Conversation, Reply, Request
 from airflow_media_tasks.wire.operations import Operation
+from airflow_media_tasks.wire.roads import Road
 from airflow_media_tasks.wire.tables import Call, Document
 
 
@@ -37,6 +38,8 @@ class GoogleMediaHook(MediaHook):
     `models/<model>/<id>`, at Vertex below `projects/<project>/locations/<location>/publishers/google`.
     """
 
+    # It fetches nothing from the web ([O], Mapping).
+    roads = (Road(Road.INLINE),)
     default_conn_name = "google_media_default"
     conn_type = "google_media"
     hook_name = "Google (Veo)"

@@ -31,6 +31,7 @@ from airflow_media_tasks.wire.documents import number_at, object_of, text_at
 from airflow_media_tasks.wire.files import Found
 from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.wire.places import Into
+from airflow_media_tasks.wire.roads import Road, Takes
 from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals, Saying
 
 
@@ -67,6 +68,11 @@ class KlingHook(MediaHook):
     id_form = "'<path>/<task id>', for example 'videos/text2video/...' or 'images/generations/...'"
     client_ref_is_queryable = True
     units = ("units", "balance")
+    # Pictures alone may also be raw base64, without `data:` ([O] kling.md 2B).
+    roads = (Road(Road.URL), Road(Road.INLINE, _PICTURES, form="{base64}"))
+    takes: ClassVar[Mapping[str, Takes]] = {
+        "image": Takes(("image/jpeg", "image/png"), most=10_000_000, least=300, ratio=2.5)
+    }
     # A picture takes a fortieth of what a film takes ([I] kling.md 8).
     cheapest = ("text_to_image", {"prompt": "A grey pebble"})
 
@@ -206,6 +212,7 @@ class KlingHook(MediaHook):
         name: str,  # noqa: ARG002  # only extensions are compared
         arguments: Mapping[str, Any] | None,
         client_ref: str | None,  # noqa: ARG002  # as above
+        traces: Mapping[str, str],  # noqa: ARG002  # as above
     ) -> bool | None:
         """An extension, by its parent: a list shows nothing else of a request."""
         parent = text_at(object_of(object_of(task.raw.get("task_info")).get("parent_video")), "id")

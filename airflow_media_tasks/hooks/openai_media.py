@@ -119,6 +119,7 @@ class OpenAIMediaHook(MediaHook):
         name: str,
         arguments: Mapping[str, Any] | None,
         client_ref: str | None,  # noqa: ARG002  # there is no place for one
+        traces: Mapping[str, str],  # noqa: ARG002  # what a film was begun with is a doubt anyway
     ) -> bool | None:
         """By the prompt; unknown where a gateway shows something else of the rest, or not all of it."""
         prompt, remixed = (task.raw.get(word) for word in ("prompt", "remixed_from_video_id"))

@@ -18,6 +18,7 @@ from airflow_media_tasks.task import (
 from airflow_media_tasks.wire.conversations import Reply
 from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.wire.places import Into
+from airflow_media_tasks.wire.roads import Road, Step
 from airflow_media_tasks.wire.tables import Call, Document, Listing, Refusals, Saying
 
 
@@ -58,6 +59,19 @@ class ReplicateHook(MediaHook):
     id_form = "'<prediction id>'"
     # The smallest of the models here; which costs least is not written down ([I] replicate.md).
     cheapest = ("text_to_image", {"prompt": "A grey pebble"})
+
+    # An address; a data URI, advised up to 256 kB; else a file, whose `urls.get` goes into the input ([O]
+    # replicate.md). A list shows a hundred inputs at once, and more than 8 MiB of it are not read here. The
+    # most that a file may have is not written down ([I]).
+    roads = (
+        Road(Road.URL),
+        Road(Road.INLINE, most=50_000),
+        Road(
+            Road.UPLOAD,
+            most=100_000_000,
+            steps=(Step("POST", "/v1/files", bytes_in="content", keep={"value": "urls.get"}),),
+        ),
+    )
 
     # The models' words for their input are those that public clients use ([3]).
     operations: ClassVar[Mapping[str, Operation]] = {
@@ -124,7 +138,12 @@ class ReplicateHook(MediaHook):
     )
 
     def _comes_from(
-        self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
+        self,
+        task: MediaTask,
+        name: str,
+        arguments: Mapping[str, Any] | None,
+        client_ref: str | None,
+        traces: Mapping[str, str],
     ) -> bool | None:
         """As of all, and by the same model: two models may be asked for the same."""
         model, version = task.raw.get("model"), task.raw.get("version")
@@ -132,7 +151,7 @@ class ReplicateHook(MediaHook):
             asked = self._body(name, self.operations[name], arguments)["version"]
             if asked not in (model, version, f"{model}:{version}"):
                 return False
-        return super()._comes_from(task, name, arguments, client_ref)
+        return super()._comes_from(task, name, arguments, client_ref, traces)
 
     def _refused(self, reply: Reply, cls: type[MediaTaskError] | None) -> MediaTaskError:
         """As of all. Else the status is the code; how long to wait is in a sentence ([O] replicate.md)."""

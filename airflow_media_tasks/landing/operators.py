@@ -10,7 +10,8 @@ from airflow.sdk import BaseOperator, Context
 
 from airflow_media_tasks.landing import provenance
 from airflow_media_tasks.landing.destinations import Destination
-from airflow_media_tasks.submissions.records import Place
+from airflow_media_tasks.material.inputs import needs_note
+from airflow_media_tasks.submissions.records import Entries, Place
 from airflow_media_tasks.task import MediaTaskError
 
 
@@ -54,6 +55,29 @@ class LandsMedia(BaseOperator):
         """Puts the provenance of what was made on the events of the task's outlets."""
         self._documents = documents
         provenance.emit(context, self.outlets, documents)
+
+    def landed(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`path` and `paths` of what *documents* tell of, which are XComs of their own, too.
+
+        What could not be handed to a provider otherwise is noted down as ours.
+        """
+        files = [file for document in documents for file in document["files"]]
+        self.note_landed(Entries(context), files)
+        paths = [file["path"] for file in files]
+        found = {"path": paths[0], "paths": paths}
+        for name, value in found.items():
+            context["ti"].xcom_push(key=name, value=value)
+        return found
+
+    def note_landed(self, entries: Entries, files: Sequence[Mapping[str, Any]]) -> None:
+        """Notes down which of *files* are ours, where another task could not hand them over otherwise."""
+        try:
+            for file in files:
+                if "path" in file and needs_note(file["path"]):
+                    entries.note_landed(file["path"], file["sha256"])
+        except MediaTaskError as error:
+            # They are there, and paid for.
+            self.log.warning("another task may hand over what has landed only if it is told so: %s", error)
 
     def get_openlineage_facets_on_complete(self, ti: Any) -> Any:  # noqa: ARG002  # OpenLineage's signature
         """The landed files as outputs, and who made them; asked by Airflow's OpenLineage provider, if any."""

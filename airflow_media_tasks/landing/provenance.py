@@ -2,9 +2,11 @@
 
     {media_task_id, media_conn_id, provider, operation, model, arguments, cost, submitted_at, finished_at,
      landed_at, made_by: {dag_id, run_id, task_id, map_index, try_number},
+     material: [{path, sha256, size, content_type}],
      files: [{kind, url, path, sha256, size, content_type, width, height, duration, ...}]}
 
-Times are ISO 8601, UTC. What is not known is null: of a plain URL nobody knows who made it.
+Times are ISO 8601, UTC. What is not known is null: of a plain URL nobody knows who made it. `material`, the
+files of one's own that it was made from, is there only if there were any.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def document(
     return {
         "media_task_id": result.get("id"),
         **{name: result.get(name) for name in MADE},
+        **({"material": result["material"]} if result.get("material") else {}),
         "landed_at": landed_at,
         "made_by": result.get("made_by"),
         "files": [dict(file) for file in files],
@@ -54,8 +57,8 @@ def document(
 
 def together(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One document of several tasks' files: what the tasks have in common, and all files."""
-    first = documents[0]
-    same = {name: all(one[name] == value for one in documents) for name, value in first.items()}
+    first = {**dict.fromkeys(name for one in documents for name in one), **documents[0]}
+    same = {name: all(one.get(name) == value for one in documents) for name, value in first.items()}
     return {
         **{name: value if same[name] else None for name, value in first.items()},
         "files": [file for one in documents for file in one["files"]],

@@ -71,6 +71,8 @@ class Fal(Provider):
             Route("GET", f"{_REQUEST}/status", "read", self._status),
             Route("GET", _REQUEST, "read", self._result),
             Route("PUT", f"{_REQUEST}/cancel", "read", self._cancel),
+            Route("POST", "/rest/storage/auth/token", "read", self._token),
+            Route("POST", "/cdn/files/upload", "read", self._upload, needs_key=False, takes_json=False),
             Route("POST", "/{endpoint:[^/]+/[^/]+(?:/[^/]+)*}", "submit", self._submit),
             Route("*", "/{tail:.*}", "read", self.no_route, needs_key=False),
         ]
@@ -146,6 +148,23 @@ class Fal(Provider):
             return _said(task, {"status": "ALREADY_COMPLETED"}, 400)
         call.account.cancel(task, now)
         return _said(task, {"status": "CANCELLATION_REQUESTED"}, 202)
+
+    # Files.
+
+    async def _token(self, call: Call) -> Reply:
+        token = str(uuid.uuid4())
+        call.world.tokens[token] = call.account
+        here = f"http://{call.request.host}/fal/cdn"
+        ends = call.iso(call.world.now() + _DAY)
+        return Reply({"token": token, "token_type": "Bearer", "base_url": here, "expires_at": ends})
+
+    async def _upload(self, call: Call) -> Reply:
+        token = call.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in call.world.tokens:
+            raise Refusal("auth")
+        path = f"/fal/cdn/files/{uuid.uuid4()}/{call.request.headers.get('X-Fal-File-Name', 'file')}"
+        call.world.uploads[path] = await call.request.read()
+        return Reply({"access_url": f"http://{call.request.host}{path}"})
 
     # The platform API.
 

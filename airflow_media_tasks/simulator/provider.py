@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 from aiohttp import web
 
+from airflow_media_tasks.simulator.arrivals import Arrival
 from airflow_media_tasks.simulator.words import NO_WORDS, Words
 from airflow_media_tasks.simulator.world import BAD_KEY, Account, Output, Refusal, Task, World, bad_request
 
@@ -36,6 +37,7 @@ class Call:
     :param account: whose key it carries; unset on routes that need none.
     :param body: the decoded body, `{}` where the request has none.
     :param words: the `[sim:...]` words in *body*.
+    :param arrived: the files that came with it, in whatever way, see `arrivals`.
     :param task: the task that it created or that it asks for, set by the handler; None for a list or a batch.
     """
 
@@ -45,6 +47,7 @@ class Call:
     account: Account = field(init=False)
     body: dict[str, Any] = field(default_factory=dict)
     words: Words = NO_WORDS
+    arrived: list[Arrival] = field(default_factory=list)
     task: Task | None = None
 
     def url(self, task: Task, index: int) -> str:
@@ -132,13 +135,17 @@ class Call:
 
 
 class Route(NamedTuple):
-    """One endpoint below the provider's mount; `{id}` in *path* is a placeholder, `*` any method."""
+    """One endpoint below the provider's mount; `{id}` in *path* is a placeholder, `*` any method.
+
+    :param takes_json: whether its body is an object, which is decoded; else the handler reads it.
+    """
 
     method: str
     path: str
     on: Literal["submit", "read"]
     handler: Callable[[Call], Awaitable[Reply]]
     needs_key: bool = True
+    takes_json: bool = True
 
 
 class Provider(ABC):

@@ -1,11 +1,16 @@
-"""Replicate's HTTP API as `providers/replicate.md` describes it, without files, trainings and streams."""
+"""Replicate's HTTP API as `providers/replicate.md` describes it, without trainings and streams."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import uuid
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+
+from aiohttp import web
 
 from airflow_media_tasks.simulator.media import Kind
 from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route
@@ -74,6 +79,7 @@ class Replicate(Provider):
             Route("GET", "/v1/predictions", "read", self._list),
             Route("GET", "/v1/predictions/{id}", "read", self._get),
             Route("POST", "/v1/predictions/{id}/cancel", "read", self._cancel),
+            Route("POST", "/v1/files", "read", self._upload, takes_json=False),
             Route("GET", "/v1/models/{owner}/{name}/versions/{version}", "read", self._version),
             Route("GET", "/v1/account", "read", self._account),
             Route("*", "/{tail:.*}", "read", self.no_route, needs_key=False),
@@ -172,6 +178,29 @@ class Replicate(Provider):
         schema = {"components": {"schemas": {"Input": given, "Output": {}}}}
         known = {"id": call.request.match_info["version"], "created_at": _iso(0), "cog_version": "0.16.0"}
         return Reply({**known, "openapi_schema": schema})
+
+    async def _upload(self, call: Call) -> Reply:
+        form = await call.request.post()
+        part = form.get("content")
+        if not isinstance(part, web.FileField):
+            bad_request("content: content is required")
+        content, own_id = part.file.read(), str(uuid.uuid4())
+        path = f"/{self.name}/v1/files/{own_id}"
+        call.world.uploads[path] = content
+        sha256, now = hashlib.sha256(content).hexdigest(), call.world.now()
+        document = {
+            "id": own_id,
+            "name": part.filename,
+            "content_type": part.content_type,
+            "size": len(content),
+            "etag": sha256[:32],
+            "checksums": {"sha256": sha256},
+            "metadata": json.loads(str(form.get("metadata", "{}"))),
+            "created_at": _iso(call.stamp(now)),
+            "expires_at": _iso(call.stamp(now + 24 * 3600)),
+            "urls": {"get": f"http://{call.request.host}{path}"},
+        }
+        return Reply(document, 201)
 
     async def _account(self, _: Call) -> Reply:
         return Reply({"type": "user", "username": "simulated", "name": "Simulated", "github_url": None})

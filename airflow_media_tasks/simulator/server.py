@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from airflow_media_tasks.simulator.arrivals import Unreachable, arrivals
 from airflow_media_tasks.simulator.media import CONTENT_TYPES, render
 from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route
 from airflow_media_tasks.simulator.words import words_in
@@ -21,7 +22,7 @@ from airflow_media_tasks.simulator.world import Output, Refusal, Task, World
 _HTML = "<html><head><title>Bad gateway</title></head><body><h1>Something went wrong</h1></body></html>"
 _HUGE_BYTES = 50_000_000
 _GARBLED = ("html", "truncated", "huge", "null")
-_LARGEST_BODY = 64_000_000  # bytes; four images of 10 MB in base64 fit
+_LARGEST_BODY = 128_000_000  # bytes; an upload of 100 MB fits
 
 
 class _Cut(Exception):
@@ -45,6 +46,7 @@ class Server:
         for method, path, control in (
             ("GET", "/_sim/ledger", self._get_ledger),
             ("DELETE", "/_sim/ledger", self._reset),
+            ("GET", "/_sim/received", self._get_received),
             ("GET", "/_sim/requests", self._get_requests),
             ("GET", "/_sim/tasks", self._get_tasks),
             ("GET", "/_sim/faults", self._get_faults),
@@ -84,13 +86,14 @@ class Server:
                 return self._page(call, provider, page)
             if route.needs_key:
                 call.account = world.account(name, provider.authenticate(call))
-            if call.request.can_read_body:
-                await _read_body(call)
+            if call.request.can_read_body and route.takes_json:
+                await self._read(call)
             reply = await route.handler(call)
         except Refusal as refusal:
             reply = provider.refused(refusal, call)
             return self._json(call, provider, reply)
         task = call.task
+        world.received += self._arrived(call)
         if task is not None or call.on == "read":
             hang = world.strike("hang", name, call.on)
             if hang:
@@ -108,6 +111,24 @@ class Server:
         if reply.file:
             return await self._file(reply.file)
         return self._json(call, provider, reply, self._garble(call, name))
+
+    async def _read(self, call: Call) -> None:
+        """Takes what comes with the request: its body and, of a submission, the files in it."""
+        await _read_body(call)
+        if call.on != "submit":
+            return
+        try:
+            call.arrived = await arrivals(call.body, self.world.own_hosts, self.world.uploads)
+        except Unreachable as address:
+            raise Refusal("bad_request", f"the file at {address} could not be downloaded") from None
+
+    @staticmethod
+    def _arrived(call: Call) -> list[dict[str, Any]]:
+        """The files of a submission that was accepted, as `GET /_sim/received` shows them."""
+        if call.on != "submit" or call.task is None:
+            return []
+        known = {"provider": call.task.provider, "task": call.task.id}
+        return [{**known, **arrival.to_dict()} for arrival in call.arrived]
 
     async def _fault_before(self, provider: Provider, call: Call) -> int | None:
         """Do what comes before a request is looked at; returns the status of an HTML page, if that is it."""
@@ -201,6 +222,9 @@ class Server:
         if provider not in (None, *self.world.providers):
             return _sentence(f"provider must be one of {', '.join(self.world.providers)}")
         return web.json_response(ledger_of(self.world, provider))
+
+    async def _get_received(self, _: web.Request) -> web.Response:
+        return web.json_response(self.world.received)
 
     async def _get_requests(self, _: web.Request) -> web.Response:
         return web.json_response(dict(self.world.requests))

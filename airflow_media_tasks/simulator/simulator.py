@@ -145,6 +145,13 @@ class Simulator:
         """How often each route was asked: `{"POST /acedata/veo/tasks": 12}`."""
         return self._ask(lambda: dict(self._world.requests))
 
+    def received(self) -> list[dict[str, Any]]:
+        """Each file that came with an accepted submission: `provider, task, way, sha256, size` (bytes).
+
+        `way` is `url` (fetched from an address on this machine), `inline` or `upload`.
+        """
+        return self._ask(lambda: list(self._world.received))
+
     def tasks(self) -> list[dict[str, Any]]:
         """Every task with its present status, in the simulator's own words."""
         return self._ask(lambda: [task.to_dict(self._world.now()) for task in self._world.tasks.values()])

@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
+from airflow_media_tasks.simulator.arrivals import CALLED_BACK
 from airflow_media_tasks.simulator.faults import Fault, On, parse_fault
 from airflow_media_tasks.simulator.media import CONTENT_TYPES, Kind, Scene, size_of
 from airflow_media_tasks.simulator.words import Words, without_words
@@ -229,6 +230,9 @@ class World:
         self.outputs: dict[str, tuple[Task, int]] = {}
         self.files: dict[str, str] = {}  # path, beside `/media/` -> the name of the file that is there
         self.ledger: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
+        self.uploads: dict[str, bytes] = {}
+        self.tokens: dict[str, Account] = {}
         self.requests: Counter[str] = Counter()
         self.faults: list[Fault] = []
         self._uses: Counter[tuple[str, str]] = Counter()
@@ -433,6 +437,8 @@ class World:
             parts = urlsplit(url)
             if parts.netloc != host and parts.netloc not in self.own_hosts:
                 continue
+            if parts.path in self.uploads:
+                continue
             is_media = parts.path.startswith("/media/")
             name = parts.path.rpartition("/")[2] if is_media else self.files.get(parts.path, "")
             found = self.output_of(name)
@@ -455,7 +461,7 @@ class World:
 def _media_urls(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
-            if key not in ("callback_url", "webhook_url", "webhook"):
+            if key not in CALLED_BACK:
                 yield from _media_urls(value)
     elif isinstance(node, list):
         for value in node:

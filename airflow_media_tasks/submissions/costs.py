@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -94,6 +94,37 @@ def spent(prices: Prices, hook: MediaHook, estimate: Price, task: MediaTask) -> 
     if task.status is not TaskStatus.SUCCEEDED and hook.refunds_failures:
         return Decimal(0)
     return estimate.amount
+
+
+def guard(
+    hook: MediaHook,
+    operation: str,
+    arguments: Mapping[str, Any],
+    max_cost: Price | None,
+    min_balance: Decimal | None,
+) -> Callable[[int], None]:
+    """What stands before each payment of one task: given the number of its submission, from 1, it may raise.
+
+    :param max_cost: what all its submissions may cost, with its unit, or None.
+    :param min_balance: in the account's unit, or None.
+    :raises MediaRequestError: if *max_cost* cannot be kept; the guard raises MediaFundsError.
+    """
+    prices = Prices.of(hook)
+    unit = max_cost.unit if max_cost is not None else ""
+    if max_cost is not None:
+        needed(prices, hook, operation, arguments, unit)
+
+    def before_paying(number: int) -> None:
+        if max_cost is not None:
+            estimate = needed(prices, hook, operation, arguments, unit)
+            budget = Budget(max_cost.amount)
+            # What failed before may have been charged, unless the provider gives it back.
+            for _ in range(1 if hook.refunds_failures else number):
+                budget.reserve(estimate)
+        if min_balance is not None:
+            check_balance(hook, min_balance)
+
+    return before_paying
 
 
 def check_balance(hook: MediaHook, least: Decimal) -> MediaBalance:

@@ -18,7 +18,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -85,6 +85,10 @@ class Record:
     :param key: what a batch knows the request by.
     :param failure: class of the error with which a batch's request has ended.
     :param made: where a batch finds what became of the request.
+    :param material: each file of one's own in *arguments*: `path`, `sha256`, `size` (bytes), `content_type`
+        and the `way` by which it went; for people to read.
+    :param traces: by which such a file, as it was handed over, is recognized in what the provider shows of
+        the request, see `airflow_media_tasks.wire.materials.trace_of`; nobody can use them.
     """
 
     phase: str
@@ -107,6 +111,8 @@ class Record:
     key: str | None = None
     failure: str | None = None
     made: int | None = None
+    material: list[dict[str, Any]] | None = None
+    traces: list[str] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no worker of ours has written: over REST, others can write records.
@@ -142,6 +148,8 @@ class Record:
             "failure": self.failure is None or _is_text(self.failure, 100),
             "made": self.made is None or _is_count(self.made, 0),
             "asked_at": self.asked_at is None or _is_time(self.asked_at),
+            "material": self.material is None or _is_list(self.material, _is_object),
+            "traces": self.traces is None or _is_list(self.traces, _is_trace),
         }
         for name, is_good in good.items():
             if not is_good:
@@ -172,7 +180,7 @@ class Record:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-NO_COPY = ("arguments", "result", "error")
+NO_COPY = ("arguments", "result", "error", "material")
 """What of a record is not in the second home: prompts and URLs."""
 
 
@@ -335,6 +343,20 @@ class Entries:
                 code="no_asset",
             ) from error
 
+    # What has landed, for whoever hands it to a provider.
+
+    def note_landed(self, path: str, sha256: str) -> None:
+        """Notes, for the tasks of all DAGs, that one of ours has landed a file with this hash at *path*."""
+        self._to_shared(_landed_at(path), sha256)
+
+    def landed(self, path: str) -> str | None:
+        """The hash of what one of our tasks has landed at *path*, by its own word; None if none has.
+
+        Whoever may write the state of assets can write that, too: but not of a file that he does not know.
+        """
+        noted = self._shared.get(_landed_at(path))
+        return noted if isinstance(noted, str) else None
+
     # The one record of a task that submits one thing.
 
     def load(self) -> tuple[Record | None, str | None]:
@@ -360,6 +382,10 @@ def _named(one: tuple[int, int]) -> str:
     """A try, as the key of its copies has it: its number and, in a loop, how many clears were before it."""
     clears, number = one
     return f"{number}c{clears}" if clears else str(number)
+
+
+def _landed_at(path: str) -> str:
+    return f"{KEY}.landed.{hashlib.sha256(path.encode()).hexdigest()[:32]}"
 
 
 def fingerprint(media_conn_id: str, operation: str, arguments: Mapping[str, Any]) -> str:
@@ -426,6 +452,14 @@ def _is_text(value: Any, most: int) -> bool:
 
 def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
+
+def _is_list(value: Any, is_one: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(is_one(item) for item in value)
+
+
+def _is_trace(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 200 and value.isascii() and value.isprintable()
 
 
 def _is_key(value: Any) -> bool:

@@ -20,11 +20,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from airflow.sdk import Context
 
 from airflow_media_tasks.hooks.base import MediaHook
+from airflow_media_tasks.material.materials import NOTHING, Handed, Materials
 from airflow_media_tasks.submissions import answers, metrics
 from airflow_media_tasks.submissions.answers import RESUBMIT, Answer
 from airflow_media_tasks.submissions.records import (
@@ -52,6 +54,7 @@ from airflow_media_tasks.task import (
     TaskStatus,
     shown,
 )
+from airflow_media_tasks.wire.materials import paths_in
 from airflow_media_tasks.wire.protocol import handle
 
 
@@ -85,6 +88,8 @@ class Submission:
     :param operation: full name, as `MediaHook.check` gave it.
     :param arguments: as `MediaHook.check` gave them.
     :param generation: see `generation_of`.
+    :param materials: knows the files of one's own in the arguments; None where there are none.
+    :param handed: what the provider gets for them, see `handed_over`.
     :param on_unknown: what to do when nobody can say whether an earlier submission was accepted: `stop`
         with `SubmissionOutcomeUnknown`, or `resubmit` and perhaps pay twice.
     """
@@ -95,11 +100,23 @@ class Submission:
     generation: int
     on_unknown: str
     log: Any
+    materials: Materials | None = None
+    handed: Handed = NOTHING
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Of the request."""
-        return fingerprint(self.hook.media_conn_id, self.operation, self.arguments)
+        """Of the request; a file counts by its content, wherever it is and whatever was handed over of it."""
+        known = self.arguments if self.materials is None else self.materials.identified(self.arguments)
+        return fingerprint(self.hook.media_conn_id, self.operation, known)
+
+    def handed_over(self) -> Submission:
+        """The same, with what the provider gets for the files of one's own in it, which costs nothing.
+
+        :raises MediaTaskError: if one cannot be handed over; nothing is written down yet.
+        """
+        if self.materials is None:
+            return self
+        return dataclasses.replace(self, handed=self.materials.hand_over(self.operation, self.arguments))
 
     def earlier(self, record: Record, answer: Answer | None) -> tuple[Record, MediaTask] | None:
         """The task of the submission in *record*, if it serves this try, and what to write down of it.
@@ -157,7 +174,7 @@ class Submission:
         return self.hook.mark_of(task) not in (None, record.client_ref)
 
     def intent(self, before: Record | None, key: str | None = None) -> Record:
-        """What has to be written down before `send` may be called.
+        """What has to be written down before `send` may be called, of what is `handed_over`.
 
         :param before: the record that it takes the place of, or None.
         :param key: of a batch's request.
@@ -175,6 +192,8 @@ class Submission:
             arguments=recordable(self.arguments),
             spent=None if before is None else before.spent,
             key=key,
+            material=[dict(one) for one in self.handed.told] or None,
+            traces=[*self.handed.traces] or None,
         )
 
     def number(self, before: Record | None) -> int:
@@ -188,7 +207,9 @@ class Submission:
         :raises MediaTaskError: if it was certainly not accepted; what was there before has to come back.
         """
         try:
-            task = self.hook.submit(self.operation, self.arguments, client_ref=intent.client_ref)
+            task = self.hook.submit(
+                self.operation, self.arguments, client_ref=intent.client_ref, handed=self.handed.values
+            )
         except SubmissionOutcomeUnknown as error:
             self.log.warning("%s", error)
             try:
@@ -283,11 +304,20 @@ class Submission:
                 submitted_after=began,
                 operation=intent.operation,
                 arguments=self.arguments,
+                traces=self._traces(intent),
             )
         except SubmissionOutcomeUnknown as error:
             return [], error.message
         found = [task for task in found if not self._is_anothers(task, intent)]
         return found, f"{len(found)} tasks with this very request were made since" if len(found) > 1 else ""
+
+    def _traces(self, intent: Record) -> dict[str, str]:
+        """What each path of the request has left in what *intent* tells of, whose request was the same."""
+        paths, traces = paths_in(self.arguments), intent.traces or []
+        if len(paths) != len(traces):
+            # Nobody knows which is whose: each is a doubt.
+            return {}
+        return {path: trace for (_, path), trace in zip(paths, traces, strict=True)}
 
     def cancel(self, record: Record) -> None:
         """Stops the task of *record*, which nobody will wait for any more, where that is possible."""
@@ -377,6 +407,7 @@ def once(
         if found is None:
             with submission.hook as hook:
                 before_paying(submission.number(record))
+                submission = submission.handed_over()
                 stands = entries.save(submission.intent(record))
                 hook.send_before = moment_of(stands) + LEASE
                 try:

@@ -1,10 +1,12 @@
-"""Whether an address, or a host's name, is of the internet at large."""
+"""Addresses: what is one, and whether it is of the internet at large."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import socket
+from typing import Any
+from urllib.parse import urlsplit
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -43,3 +45,31 @@ def is_private(host: str) -> bool:
     except (OSError, UnicodeError):
         return not is_public_name(host)
     return not all(is_public(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)
+
+
+def is_address(value: Any) -> bool:
+    """Whether *value* is a URL, http or https, that names a host."""
+    if not isinstance(value, str):
+        return False
+    try:
+        parts = urlsplit(value)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and value.isprintable()
+            and " " not in value
+        )
+    except ValueError:
+        return False
+
+
+def may_be_sent_to(url: str, *, from_home: bool) -> bool:
+    """Whether something of ours may go to an address that somebody else has named.
+
+    :param from_home: whether that is somebody on our own network, who may name what is there, too.
+    """
+    if not is_address(url):
+        return False
+    parts = urlsplit(url)
+    return from_home or (parts.scheme == "https" and not is_private(parts.hostname or ""))

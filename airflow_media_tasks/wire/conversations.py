@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import json
-import math
 import ssl
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -44,11 +42,12 @@ from airflow_media_tasks.task import (
     code_of,
     shown,
 )
+from airflow_media_tasks.wire.addresses import is_private, may_be_sent_to
 from airflow_media_tasks.wire.connections import Settings, is_below, settings_of
 from airflow_media_tasks.wire.forms import form_of
-from airflow_media_tasks.wire.masking import masked
+from airflow_media_tasks.wire.masking import masked, unsigned
 from airflow_media_tasks.wire.places import at
-from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, Body, document_of
+from airflow_media_tasks.wire.replies import MAX_REPLY_BYTES, Body, document_of, http_date, retry_after_of
 
 
 T = TypeVar("T")
@@ -108,13 +107,17 @@ _NEVER_SENT = (
 class Request:
     """One HTTP request of a conversation.
 
-    :param path: below the connection's base URL, beginning with a slash.
+    :param path: below the connection's base URL, beginning with a slash; see *elsewhere*.
     :param params: query parameters; None values are left out.
     :param headers: beside those of every request.
     :param host: one of the hook's `other_urls`, instead of the base URL.
     :param form: whether *json* is sent as a form, see `form_of`, and not as JSON.
     :param answers: JMESPath; a refusal whose document has something there is a reply, not an error.
     :param inline: whether the reply may hold files in base64, and what of them is kept, see `replies.Body`.
+    :param content: the body, where that is no JSON.
+    :param keyed: whether the account's key goes along.
+    :param elsewhere: *path* is a whole address, which the provider has named: https, and of the internet at
+        large unless the provider's own is private. A good reply from there need not be JSON.
     :param paid: a submission. It is sent once: never again unless it surely was not accepted.
     :param timeout: seconds without a byte before we give up on the answer.
     """
@@ -128,6 +131,9 @@ class Request:
     form: bool = False
     answers: str = ""
     inline: str = ""
+    content: bytes | None = field(default=None, repr=False)
+    keyed: bool = True
+    elsewhere: bool = False
     paid: bool = False
     timeout: float = 60.0
 
@@ -275,8 +281,8 @@ class ConversationHook(BaseHook):
             # A read that is refused in some other way is refused for what it asks, except by a gateway.
             own = 400 <= reply.status < 500 and reply.status not in _GAVE_UP and not reply.paid
             cls = MediaRequestError if own else MediaProviderError
-        told = _retry_after(reply.headers)
-        says = shown(words, 500) if words else "nothing"
+        told = retry_after_of(reply.headers)
+        says = shown(unsigned(words), 500) if words else "nothing"
         where = f"HTTP {reply.status}" + (f", code {shown(code)}" if code is not None else "")
         trace = f", request {shown(request_id)}" if request_id else ""
         return cls(
@@ -331,6 +337,19 @@ class ConversationHook(BaseHook):
     def headers_for(self, url: str) -> Mapping[str, str]:
         """What a file at *url* is asked with: the key where it `needs_key`, and nowhere else anything."""
         return self._headers() if self.needs_key(url) else {}
+
+    @cached_property
+    def is_private(self) -> bool:
+        """Whether the internet does not reach the provider. Blocking: it may ask for a name."""
+        return is_private(urlsplit(self.settings.base_url).hostname or "")
+
+    def _elsewhere(self, request: Request) -> str:
+        """The address of a *request* that goes to none of ours; empty for any other."""
+        if request.elsewhere and not may_be_sent_to(request.path, from_home=self.is_private):
+            where = shown(request.path.partition("?")[0])
+            text = f"{self.named} wants an upload to go to {where}, which is no https address of the internet"
+            raise MediaProviderError(text, provider=self.conn_type, code=SENSELESS)
+        return request.path if request.elsewhere else ""
 
     @property
     def _has_key(self) -> bool:
@@ -500,17 +519,17 @@ class ConversationHook(BaseHook):
                 code=TOO_LATE,
             )
         params = {name: value for name, value in request.params.items() if value is not None}
-        if self.key_in[0][0] == "?" and self._has_key:
+        if self.key_in[0][0] == "?" and request.keyed and self._has_key:
             params[self.key_in[0][1:]] = self.key_in[1].format(key=self._key)
         wire: dict[str, Any] = {
             "method": request.method,
-            "url": self._address(request.host) + request.path,
+            "url": self._elsewhere(request) or self._address(request.host) + request.path,
             # None, not {}: httpx reads a URL once more for every set of parameters, also an empty one.
             "params": params or None,
-            "headers": {**self._headers(), **request.headers},
+            "headers": {**(self._headers() if request.keyed else {}), **request.headers},
         }
         if request.json is None:
-            return wire, None
+            return wire, request.content
         if request.form:
             wire["headers"]["Content-Type"], content = form_of(request.json)
             return wire, content
@@ -533,12 +552,14 @@ class ConversationHook(BaseHook):
         if text is None:
             raise self._too_large()
         text = self._masked(wire, text)
-        reply = Reply(status, document_of(text), text[:2000], headers, request.paid)
+        reply = Reply(status, document_of(text), unsigned(text[:4000])[:2000], headers, request.paid)
         if self.witness is not None:
             self.witness(request, reply)
-        theirs = _http_date(headers.get("date"))
+        theirs = http_date(headers.get("date"))
         if theirs is not None and abs(theirs - time.time()) <= MAX_CLOCK_OFFSET:
             self.clock_offset = theirs - time.time()
+        if request.elsewhere and status < 300:
+            return reply
         if error := self.error_of(reply):
             if request.answers and at(request.answers, reply.document):
                 return reply
@@ -566,27 +587,3 @@ class ConversationHook(BaseHook):
             provider=self.conn_type,
             code=UNREACHABLE if never_sent else None,
         )
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, section 10.2.3)."""
-    text = headers.get("retry-after")
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        moment = _http_date(text)
-        if moment is None:
-            return None
-        seconds = moment - time.time()
-    return seconds if math.isfinite(seconds) else None
-
-
-@lru_cache(maxsize=8)  # it changes once a second
-def _http_date(text: str | None) -> float | None:
-    """Unix seconds of an HTTP date, or None for anything else."""
-    try:
-        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
-    except (TypeError, ValueError, OverflowError):
-        return None

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from airflow_media_tasks.task import MediaNotFoundError, MediaTask, SubmissionOutcomeUnknown, shown
 from airflow_media_tasks.wire.conversations import Conversation
 from airflow_media_tasks.wire.documents import as_text
+from airflow_media_tasks.wire.materials import NO_TRACES, same
 from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.wire.places import at
 from airflow_media_tasks.wire.protocol import ProtocolHook, handle
@@ -57,7 +58,12 @@ class FindingHook(ProtocolHook):
         return unquote(last.removeprefix("ref=")) if last.startswith("ref=") else ""
 
     def _comes_from(
-        self, task: MediaTask, name: str, arguments: Mapping[str, Any] | None, client_ref: str | None
+        self,
+        task: MediaTask,
+        name: str,
+        arguments: Mapping[str, Any] | None,
+        client_ref: str | None,
+        traces: Mapping[str, str],
     ) -> bool | None:
         """Whether a listed task that shows no reference asks for the same; None if unknown.
 
@@ -71,7 +77,8 @@ class FindingHook(ProtocolHook):
         if not isinstance(echo, Mapping) or arguments is None:
             return None
         wanted = at(table.echoed, self._body(name, operation, arguments))
-        equal = all(echo.get(key) == value for key, value in wanted.items() if key != self.reference)
+        compared = {key: value for key, value in wanted.items() if key != self.reference}
+        equal = same(compared, {key: echo.get(key) for key in compared}, traces)
         return None if equal and client_ref is not None and self._is_marked(operation) else equal
 
     # The conversations.
@@ -129,6 +136,7 @@ class FindingHook(ProtocolHook):
         submitted_after: datetime | None,
         name: str | None,
         arguments: Mapping[str, Any] | None,
+        traces: Mapping[str, str] = NO_TRACES,
     ) -> Conversation[list[MediaTask]]:
         """See `find_tasks`.
 
@@ -140,7 +148,7 @@ class FindingHook(ProtocolHook):
         if self.find is not None and client_ref is not None and name and self.operations[name].marked:
             found = yield from self._found_by(self.find, self.operations[name].group, client_ref)
             return [dataclasses.replace(task, operation=task.operation or name) for task in found]
-        return (yield from self._found_in_list(client_ref, submitted_after, name, arguments))
+        return (yield from self._found_in_list(client_ref, submitted_after, name, arguments, traces))
 
     def _found_by(self, find: Call, group: str, client_ref: str) -> Conversation[list[MediaTask]]:
         try:
@@ -156,6 +164,7 @@ class FindingHook(ProtocolHook):
         submitted_after: datetime | None,
         name: str | None,
         arguments: Mapping[str, Any] | None,
+        traces: Mapping[str, str],
     ) -> Conversation[list[MediaTask]]:
         tasks, complete = yield from self._list_since(name, submitted_after, arguments)
         if name is not None:
@@ -166,7 +175,7 @@ class FindingHook(ProtocolHook):
                 task
                 for task in tasks
                 if (earliest is None or task.created_at is None or task.created_at >= earliest)
-                and (name is None or self._comes_from(task, name, None, None) is not False)
+                and (name is None or self._comes_from(task, name, None, None, NO_TRACES) is not False)
             ]
         found, doubts = [], self._gaps(submitted_after, complete)
         for task in tasks:
@@ -177,7 +186,7 @@ class FindingHook(ProtocolHook):
             in_time = self._in_time(task, submitted_after)
             if self.mark_of(task) is not None or in_time is False:
                 continue
-            verdict = self._comes_from(task, name, arguments, client_ref)
+            verdict = self._comes_from(task, name, arguments, client_ref, traces)
             if verdict is None:
                 doubts.append(f"{shown(task.id)} does not show what it was made from")
             elif verdict and in_time is None:

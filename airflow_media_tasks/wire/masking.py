@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from functools import lru_cache
+from typing import Any
 
 
 SHORTEST = 8
@@ -17,6 +18,27 @@ SHORTEST = 8
 _MASK = "***"
 _UNICODE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 _PERCENT = re.compile(r"%([2-7][0-9a-fA-F])")
+
+
+_SIGNED = re.compile(
+    r"(https?:[^\s\"'<>?]+\?)[^\s\"'<>]*(?:signature|credential|sig|token|key-?id)(?:=|%3d|\\u003d)[^\s\"'<>]*",
+    re.IGNORECASE,
+)
+_BYTES = re.compile(r"(?:data:[\w.+/-]+;base64,)?[A-Za-z0-9+/]{200,}={0,2}")
+
+
+def unsigned(text: Any) -> Any:
+    """*text* of somebody else, as an error shows it: without what signs an address, and without base64.
+
+    A provider that names a file which it cannot read has the name from us. What is no text stays as it is.
+    """
+    if not isinstance(text, str):
+        return text
+    return _BYTES.sub(_length, _SIGNED.sub(rf"\1{_MASK}", text))
+
+
+def _length(match: re.Match[str]) -> str:
+    return f"({len(match[0])} characters of base64)"
 
 
 def masked(text: str, secrets: tuple[str, ...]) -> str:

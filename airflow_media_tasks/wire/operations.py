@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 from airflow_media_tasks.task import MediaRequestError, shown
+from airflow_media_tasks.wire.addresses import is_address
+from airflow_media_tasks.wire.materials import is_path, paths_in, takes_file
 from airflow_media_tasks.wire.places import Into, at, filled, put, slots_of
 
 
@@ -75,7 +76,8 @@ class Operation:
 
         Templates render to text, so a numeric text is taken for the number it shows, and the text `None` for
         an argument that is not given; as what is to be shown or said, it is refused. What is called `..._url`
-        or `..._urls` must be addresses, http or https.
+        or `..._urls` must be addresses, http or https; what is to be fetched may also be an object storage
+        path.
 
         :param name: the operation's name, for the error's text.
         :raises MediaRequestError: naming the argument, its value, what is allowed and what to do.
@@ -100,6 +102,14 @@ class Operation:
                 checked[word] = self._checked_value(name, word, value)
         self._check_complete(name, checked, absent)
         return checked
+
+    def check_handed(self, name: str, checked: Mapping[str, Any], handed: Mapping[str, str]) -> None:
+        """Raises MediaRequestError if one of the paths in *checked* is not among what is *handed* over."""
+        for word, path in paths_in(checked):
+            if path not in handed:
+                raise _wrong(
+                    name, word, path, "an http or https URL here: operators alone hand over what a path names"
+                )
 
     def body(self, checked: Mapping[str, Any]) -> dict[str, Any]:
         """The request's body for what `check` returned."""
@@ -210,7 +220,11 @@ class Operation:
         inline = word in self.inline
         if is_address(value) or (inline and isinstance(value, str) and _BASE64.fullmatch(value)):
             return value
-        allowed = "a text, an http or https URL without spaces" + (" or base64" if inline else "")
+        if takes_file(word) and is_path(value):
+            return value
+        allowed = "a text, an http or https URL without spaces"
+        allowed += ", an object storage path" if takes_file(word) else ""
+        allowed += " or base64" if inline else ""
         raise _wrong(operation, word, value, f"a list, each item {allowed}" if word[-1] == "s" else allowed)
 
 
@@ -224,23 +238,6 @@ _TEXTS = frozenset({"prompt", "negative_prompt", "model", "aspect_ratio", "resol
 _NUMBERS = frozenset({"duration", "count", "seed"})
 # Shorter than any picture; a word or a path that happens to be of these characters is none.
 _BASE64 = re.compile(r"(?:data:[\w.+/-]+;base64,)?[A-Za-z0-9+/\s]{64,}(?:=\s*){0,2}")
-
-
-def is_address(value: Any) -> bool:
-    """Whether *value* is a URL, http or https, that names a host."""
-    if not isinstance(value, str):
-        return False
-    try:
-        parts = urlsplit(value)
-        return (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and parts.port != 0
-            and value.isprintable()
-            and " " not in value
-        )
-    except ValueError:
-        return False
 
 
 def _check_json(name: str, arguments: Any) -> None:

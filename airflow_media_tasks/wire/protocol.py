@@ -34,8 +34,10 @@ from airflow_media_tasks.task import (
 from airflow_media_tasks.wire.conversations import Conversation, ConversationHook, Reply, Request
 from airflow_media_tasks.wire.documents import as_number, as_text, as_time, is_id, kind_of_key, object_of
 from airflow_media_tasks.wire.files import Found, has_failed, kind_of, texts_in, urls_in
+from airflow_media_tasks.wire.masking import unsigned
 from airflow_media_tasks.wire.operations import Operation
 from airflow_media_tasks.wire.places import at, put
+from airflow_media_tasks.wire.roads import Road, Takes
 from airflow_media_tasks.wire.tables import Balance, Call, Document, Listing, Refusals, words_of
 
 
@@ -98,6 +100,10 @@ class ProtocolHook(ConversationHook):
     """What costs are counted in, where that is no currency; a price table may give each in money."""
     batch_size: ClassVar[int] = 1
     """How many tasks one status request can ask about."""
+    roads: ClassVar[tuple[Road, ...]] = (Road(Road.URL),)
+    """How a file of one's own reaches the provider, in the order in which the ways are tried."""
+    takes: ClassVar[Mapping[str, Takes]] = {}
+    """What it takes of each kind (`image`, `video`, `audio`); one that is not there has no limits."""
 
     def __init__(self, media_conn_id: str | None = None) -> None:
         super().__init__(media_conn_id)
@@ -225,6 +231,18 @@ class ProtocolHook(ConversationHook):
             raise self.senseless(reply, f"{'an' if place[0] in 'aeiou' else 'a'} {place}")
         group = parts[1] if parts else self._group(name, operation, arguments, reply)
         return self._submitted(handle(group, str(own_id)), reply, name, body)
+
+    def _upload(self, road: Road, content: bytes, slots: Mapping[str, Any]) -> Conversation[str]:
+        """What stands in a request for *content*, once the provider has it; see `Step` for *slots*."""
+        known = dict(slots)
+        for step in road.steps:
+            reply = yield from self._ask(step.request(content, known))
+            for slot, place in step.keep.items():
+                header = step.header_of(place)
+                known[slot] = at(place, reply.document) if header is None else reply.headers.get(header)
+                if known[slot] is None:
+                    raise self.senseless(reply, f"the {slot} of an upload ({place})")
+        return str(known["value"])
 
     def _get_task(self, media_task_id: str) -> Conversation[MediaTask]:
         """Raises MediaNotFoundError where the provider does not know the task."""
@@ -563,7 +581,7 @@ class ProtocolHook(ConversationHook):
         self, media_task_id: str, code: Any, words: Any, cls: type[MediaTaskError] = MediaTaskFailed
     ) -> MediaTaskError:
         """The error of a task that ended failed, with what the provider said of it."""
-        says = shown(words, 500) if words else "no reason given"
+        says = shown(unsigned(words), 500) if words else "no reason given"
         return cls(
             f"{self.named} task {media_task_id} failed: {says}",
             provider=self.conn_type,

@@ -7,9 +7,14 @@ memory or its event loop.
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import json
+import math
 import re
+import time
 import zlib
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 
@@ -107,3 +112,27 @@ def document_of(text: str) -> Any:
         if not level:
             return document
     return None
+
+
+@lru_cache(maxsize=8)  # it changes once a second
+def http_date(text: str | None) -> float | None:
+    """Unix seconds of an HTTP date, or None for anything else."""
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date (RFC 9110, section 10.2.3)."""
+    text = headers.get("retry-after")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        moment = http_date(text)
+        if moment is None:
+            return None
+        seconds = moment - time.time()
+    return seconds if math.isfinite(seconds) else None

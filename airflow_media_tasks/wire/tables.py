@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from airflow_media_tasks.task import MediaExpiredError, MediaModerationError, MediaTaskError, TaskStatus
+from airflow_media_tasks.wire.addresses import is_address
 from airflow_media_tasks.wire.conversations import Request
 from airflow_media_tasks.wire.documents import as_text
-from airflow_media_tasks.wire.operations import is_address
 from airflow_media_tasks.wire.places import at, filled
 
 

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,10 @@ from typing import Any
 import httpx
 import psutil
 
+import bucket
 from airflow_media_tasks.simulator import Simulator
 from airflow_media_tasks.wire.protocol import handle
-from deployment import DeploymentError
+from deployment import DeploymentError, free_port
 
 from .cluster import TAKEOVER, TRIGGERERS, WORKERS, Cluster, WorkerLost
 from .line import SlowLine
@@ -111,6 +113,7 @@ class Rig:
         self._simulators = {scenario.name: Simulator() for scenario in self.scenarios}
         self._runs: dict[str, str] = {}
         self._doubts: dict[str, list[str]] = {scenario.name: [] for scenario in self.scenarios}
+        self._bucket = f"http://127.0.0.1:{free_port()}"
         self._began = time.monotonic()
         self._is_over = False
         self.cluster: Cluster
@@ -128,6 +131,8 @@ class Rig:
                 stack.enter_context(simulator)
             self.cluster = Cluster(Path(__file__).parent / "dags", self._home / "airflow", self._settings())
             stack.enter_context(self.cluster)
+            if any(scenario.material for scenario in self.scenarios):
+                self._start_bucket()
             self._say("the cluster is healthy")
             self._side_by_side()
             self._shaken()
@@ -138,6 +143,16 @@ class Rig:
             if self.cluster.revived:
                 self._say(f"ended by itself and was restarted: {', '.join(self.cluster.revived)}")
 
+    def _start_bucket(self) -> None:
+        self.cluster.start("bucket", [sys.executable, bucket.__file__, self._bucket.rpartition(":")[2]])
+        for _ in range(300):
+            with contextlib.suppress(httpx.HTTPError):
+                url = f"{self._bucket}/{bucket.BUCKET}/ready"
+                if httpx.get(url, timeout=5.0, trust_env=False).status_code == 200:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError("the bucket does not answer")
+
     def _settings(self) -> dict[str, str]:
         connections = {
             f"AIRFLOW_CONN_{scenario.conn_id(provider).upper()}": json.dumps(
@@ -145,6 +160,7 @@ class Rig:
                     "conn_type": provider,
                     "host": f"{self._simulators[scenario.name].url}/{provider}",
                     "password": f"key-of-{scenario.name}",
+                    **({"extra": {"material": scenario.material}} if scenario.material else {}),
                 }
             )
             for scenario in self.scenarios
@@ -152,7 +168,12 @@ class Rig:
         }
         here = Path(__file__).resolve().parent
         path = [str(here), str(here.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"PYTHONPATH": os.pathsep.join(path), "FAULT_MARKS": str(self._marks), **connections}
+        return {
+            "PYTHONPATH": os.pathsep.join(path),
+            "FAULT_MARKS": str(self._marks),
+            **bucket.settings(self._bucket),
+            **connections,
+        }
 
     def _side_by_side(self) -> None:
         chosen = [scenario for scenario in self.scenarios if scenario in SIDE_BY_SIDE]

@@ -47,7 +47,9 @@ UNHEARD = UNSENT | {
 CORE = {
     *("kill_after_post", "loses_reply", "polling_503", "raise_in_complete", "user_clears_deferred"),
     *("cannot_tell", "person_adopts", "person_resubmits", "loop_killed"),
+    *("material_url", "material_inline", "material_upload", "material_killed"),
 }
+PICTURE = "s3://products/pictures/bag-05.png"  # of scripts/bucket.py
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Scenario:
     :param loop: how many iterations of a task loop there are, instead of those tasks; the second one is hurt.
     :param doubtful: whether what is submitted is one of `DOUBTS`; of a batch the first request, whose reply
         is lost.
+    :param material: by which way a picture from a bucket goes along, or empty.
     :param options: further arguments of the operator.
     """
 
@@ -127,6 +130,7 @@ class Scenario:
     quick: int = 0
     loop: int = 0
     doubtful: bool = False
+    material: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -158,6 +162,8 @@ class Scenario:
 
     def operation(self, provider: str) -> str:
         """What is submitted, where a batch's request does not say it itself."""
+        if self.material:
+            return "image_to_video"
         return DOUBTS[provider].operation if self.doubtful and not self.batch else OPERATIONS[provider]
 
     def requests(self, provider: str, mode: str) -> list[dict[str, Any]]:
@@ -174,6 +180,8 @@ class Scenario:
         prompt += f" [sim:expires={10 * FOREVER}]"
         if provider in UNMARKED:
             prompt += " {{ loop.index }}" if self.loop else f" {index}"
+        if self.material:
+            return {"prompt": prompt, "image_url": PICTURE}
         if not self.doubtful or (self.batch and index):
             return {"prompt": prompt}
         doubt = DOUBTS[provider]
@@ -265,6 +273,30 @@ SIDE_BY_SIDE = _narrowed(
         Scenario("answers_500", "submit answered 500 after acceptance", words="[sim:error-after-accept=500]"),
         Scenario("answers_504", "submit answered 504 after acceptance", words="[sim:error-after-accept=504]"),
         Scenario("loses_reply", "connection cut after acceptance", words="[sim:lose-reply]"),
+        *(
+            Scenario(
+                f"material_{way}",
+                f"connection cut after acceptance, a picture gone along by {label}",
+                words="[sim:lose-reply*1]",
+                mapped=0,
+                providers=providers,
+                material=way,
+            )
+            for way, label, providers in (
+                ("url", "a presigned address", ("vap", "replicate", "fal")),
+                ("inline", "the request", ("replicate", "fal")),
+                ("upload", "an upload", ("replicate", "fal")),
+            )
+        ),
+        Scenario(
+            "material_killed",
+            "worker SIGKILL between an upload and the POST",
+            "kill before_post",
+            tries=(2, 4),
+            mapped=0,
+            providers=("replicate",),
+            material="upload",
+        ),
         *(
             Scenario(
                 f"refuses_{reason}",
