@@ -43,6 +43,7 @@ from airflow_media_tasks.task import (
     TaskStatus,
 )
 from airflow_media_tasks.wire.conversations import TOO_LATE
+from airflow_media_tasks.wire.operations import Operation
 
 
 SIBLING = "somebody else's"
@@ -157,6 +158,7 @@ class Hook:
     conn_type: ClassVar[str] = "model"
     media_conn_id: ClassVar[str] = "model_default"
     can_cancel: ClassVar[bool] = False
+    operations: ClassVar = {"text_to_video": Operation("video", "/videos")}
 
     def __init__(self, machine: Protocol, plan: Plan) -> None:
         self.machine = machine
@@ -177,7 +179,13 @@ class Hook:
         """The mark that the provider shows of a task, where it shows any."""
         return task.raw["mark"] if self.machine.world.shows == "marks" else None
 
-    def submit(self, operation: str, arguments: Mapping[str, Any], client_ref: str) -> MediaTask:
+    def submit(
+        self,
+        operation: str,
+        arguments: Mapping[str, Any],
+        client_ref: str,
+        handed: Mapping[str, str],
+    ) -> MediaTask:
         """As `MediaHook.submit`: not sent when it is too late, unknown when the answer does not arrive."""
         machine, world = self.machine, self.machine.world
         machine.happens(self, "before POST")
@@ -209,6 +217,7 @@ class Hook:
         submitted_after: datetime | None = None,
         operation: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        traces: Mapping[str, str] | None = None,
     ) -> list[MediaTask]:
         """As `MediaHook.find_tasks`, by what this provider shows."""
         if client_ref is not None:
