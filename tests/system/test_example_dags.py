@@ -42,6 +42,14 @@ class Run:
         """Wait for the end and return the state."""
         return self._airflow.wait(self._dag_id, self._run_id, seconds=180)
 
+    def end_with(self, simulator: Simulator) -> str:
+        """As `end`, of steps that wait one after the other: the simulator's clock runs on meanwhile."""
+
+        def go_on(*_: object) -> None:
+            simulator.advance(500)
+
+        return self._airflow.wait(self._dag_id, self._run_id, seconds=300, progress=go_on, pause=2.0)
+
     def instances(self, task_id: str) -> list[dict[str, Any]]:
         """Return a task's instances in the order of their map index."""
         found = self._airflow.task_instances(self._dag_id, self._run_id)
@@ -175,11 +183,7 @@ def test_chain(airflow: Deployment, simulator: Simulator, output: Path) -> None:
     """Each step works on the video of the one before, by the id that its provider gave it; the ends land."""
     simulator.reset()
     run = Run(airflow, "example_chain")
-    for _ in airflow.ticks(240.0, 2.0):
-        simulator.advance(1000)
-        if run.states("speaking") == run.states("large") == ["success"]:
-            break
-    assert run.end() == "success"
+    assert run.end_with(simulator) == "success"
     requests = {(entry["provider"], entry["operation"]): entry["request"] for entry in simulator.ledger()}
     assert len(requests) == len(simulator.ledger()) == 5
     assert requests["kling", "extend_video"]["video_id"] == run.result("video")["video_id"]
@@ -213,16 +217,11 @@ def test_replicate(
         assert is_sound(file, output / "replicate" / name)
 
 
-def test_runway(
-    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
-) -> None:
+def test_runway(airflow: Deployment, simulator: Simulator, output: Path) -> None:
     """A still that becomes a film, and a sound beside them, each paid once, with what it cost in credits."""
     simulator.reset()
     run = Run(airflow, "example_runway")
-    for waiting in (2, 1):
-        wait_until_deferred(waiting)
-        simulator.advance(1000)
-    assert run.end() == "success"
+    assert run.end_with(simulator) == "success"
     made = {task: run.result(task) for task in ("still", "film", "sound")}
     paid_for = {entry["operation"]: entry["request"] for entry in simulator.ledger("runway")}
     assert len(simulator.ledger()) == len(paid_for) == 3
@@ -235,16 +234,11 @@ def test_runway(
     assert made["sound"]["path"] == f"file://{output}/runway/sound.mp3"
 
 
-def test_luma(
-    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
-) -> None:
+def test_luma(airflow: Deployment, simulator: Simulator, output: Path) -> None:
     """A picture becomes a film, which is extended and upscaled by its id; the ends land, each paid once."""
     simulator.reset()
     run = Run(airflow, "example_luma")
-    for _ in range(4):
-        wait_until_deferred(1)
-        simulator.advance(1000)
-    assert run.end() == "success"
+    assert run.end_with(simulator) == "success"
     ledger = simulator.ledger()
     assert [(entry["provider"], entry["operation"]) for entry in ledger] == [
         ("luma", "text_to_image"),
@@ -259,16 +253,11 @@ def test_luma(
         assert is_sound(file, output / "luma" / name)
 
 
-def test_google_media(
-    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
-) -> None:
+def test_google_media(airflow: Deployment, simulator: Simulator, output: Path) -> None:
     """A film that is only given to the key that made it lands, and is extended; each is paid once."""
     simulator.reset()
     run = Run(airflow, "example_google_media")
-    for _ in range(2):
-        wait_until_deferred(1)
-        simulator.advance(1000)
-    assert run.end() == "success"
+    assert run.end_with(simulator) == "success"
     film = run.result("film")
     first, second = simulator.ledger("google_media")
     assert (first["operation"], second["operation"]) == ("text_to_video", "extend_video")
@@ -298,16 +287,11 @@ def test_comfyui(
         assert is_sound(file, output / "comfyui" / f"{task}.png")
 
 
-def test_openai_media(
-    airflow: Deployment, simulator: Simulator, output: Path, wait_until_deferred: Callable[[int], None]
-) -> None:
+def test_openai_media(airflow: Deployment, simulator: Simulator, output: Path) -> None:
     """A film and its remix land with the key, by which alone they are given away, each paid once."""
     simulator.reset()
     run = Run(airflow, "example_openai_media", model="ltx-9")
-    for _ in range(2):
-        wait_until_deferred(1)
-        simulator.advance(1000)
-    assert run.end() == "success"
+    assert run.end_with(simulator) == "success"
     first, second = simulator.ledger()
     assert (first["operation"], first["request"]["model"]) == ("text_to_video", "ltx-9")
     assert second["operation"] == "remix_video"
