@@ -147,7 +147,7 @@ class GoogleMediaHook(MediaHook):
 
     def _group(self, name: str, operation: Operation, arguments: Mapping[str, Any], reply: Reply) -> str:  # noqa: ARG002  # its model tells
         below = f"{self._vertex.path}/publishers/google/" if self._vertex else ""
-        return f"{below}models/{arguments['model']}"
+        return f"{below}models/{arguments.get('model', operation.defaults['model'])}"
 
     def _body(self, name: str, operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
         body = super()._body(name, operation, arguments)

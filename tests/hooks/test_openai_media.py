@@ -254,7 +254,7 @@ class TestOpenAIMediaHook(HookContract):
         asked = {"prompt": "waves", "model": "wan-2", "duration": 4, "resolution": "1280x720"}
         _, checked = hook.check("text_to_video", asked)
         task = hook._task("v-1", {"id": "v-1", "status": "queued", **shown})
-        assert hook._comes_from(task, "text_to_video", checked, None) is verdict
+        assert hook._comes_from(task, "text_to_video", checked, None, {}) is verdict
 
     def test_every_page_is_read(self, hook: OpenAIMediaHook, sim: Simulator, call: Any) -> None:
         """What lies behind two hundred others is found."""
