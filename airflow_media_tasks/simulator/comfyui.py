@@ -5,22 +5,21 @@ Each key is a server of its own here, and so is having none.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route, audio, image, video
-from airflow_media_tasks.simulator.world import BAD_KEY, Output, Refusal, Task
+from airflow_media_tasks.simulator.comfyui_graphs import (
+    MISSING,
+    classes_of,
+    error,
+    errors_in,
+    is_canonical,
+    outputs_of,
+    wrong,
+)
+from airflow_media_tasks.simulator.provider import Call, Provider, Reply, Route
+from airflow_media_tasks.simulator.world import BAD_KEY, Refusal, Task
 
 
-# What a node writes, by its class; what it only previews is written, too, and is no result ([O]).
-_WRITERS: Mapping[str, Callable[[], Output]] = {
-    "SaveImage": image,
-    "PreviewImage": lambda: image("preview"),
-    "SaveVideo": video,
-    "SaveAudioMP3": lambda: audio("mp3"),
-}
-_MISSING = "missing.safetensors"
 _WORDS = {"queued": "pending", "running": "in_progress", "succeeded": "completed"}
 # The server itself refuses bad requests alone; anything else is said by a proxy in front of it.
 _REFUSALS = {
@@ -37,7 +36,7 @@ _FAILURES = {
 
 
 class ComfyUI(Provider):
-    """`POST /prompt`, jobs and history, and `GET /view`."""
+    """`POST /prompt`, queue, jobs and history, and `GET /view`."""
 
     name = "comfyui"
 
@@ -49,7 +48,11 @@ class ComfyUI(Provider):
             Route("GET", "/api/jobs", "read", self._jobs),
             Route("GET", "/api/jobs/{id}", "read", self._job),
             Route("POST", "/api/jobs/{id}/cancel", "read", self._cancel),
+            Route("GET", "/history", "read", self._history),
             Route("GET", "/history/{id}", "read", self._history),
+            Route("GET", "/queue", "read", self._queue),
+            Route("POST", "/queue", "read", self._take_out),
+            Route("POST", "/interrupt", "read", self._interrupt),
             Route("GET", "/view", "read", self._view),
             Route("*", "/{tail:.*}", "read", self.no_route, needs_key=False),
         ]
@@ -63,31 +66,33 @@ class ComfyUI(Provider):
 
     def refused(self, refusal: Refusal, call: Call) -> Reply:  # noqa: ARG002  # they are all alike
         """`{"error": {...}, "node_errors": {...}}`, or a bare text for what is not there."""
+        if refusal.reason == "no_route":
+            return Reply("404: Not Found", 404)
         if refusal.reason not in _REFUSALS:
             return Reply({"error": "Job not found"}, 404)
         status, kind, words = _REFUSALS[refusal.reason]
         wait = {} if refusal.retry_after is None else {"Retry-After": f"{refusal.retry_after:g}"}
-        body = _error(str(refusal.code or kind), refusal.message or words, {})
+        body = error(str(refusal.code or kind), refusal.message or words, {})
         return Reply(body, refusal.status or status, wait)
 
     # Submissions.
 
     async def _prompt(self, call: Call) -> Reply:
         own_id, nodes = call.body.get("prompt_id"), call.body.get("prompt")
-        if own_id is not None and not _is_canonical(own_id):
-            _wrong("invalid_prompt_id", "prompt_id must be a valid UUID")
+        if own_id is not None and not is_canonical(own_id):
+            wrong("invalid_prompt_id", "prompt_id must be a valid UUID")
         if nodes is None:
-            _wrong("no_prompt", "No prompt provided")
-        classes = _classes(nodes)
+            wrong("no_prompt", "No prompt provided")
+        classes = classes_of(nodes)
         if own_id in call.world.tasks:
             return Reply({"error": "prompt_id already exists"}, 409)
-        errors = _errors(nodes)
-        outputs = () if _MISSING in str(nodes) else _outputs_of(nodes, errors)
+        errors = errors_in(nodes)
+        outputs = () if MISSING in str(nodes) else outputs_of(nodes, errors)
         if errors and not outputs:
-            said = _error("prompt_outputs_failed_validation", "Prompt outputs failed validation", errors)
+            said = error("prompt_outputs_failed_validation", "Prompt outputs failed validation", errors)
             return Reply(said, 400)
         if not outputs:
-            _wrong("prompt_no_outputs", "Prompt has no outputs")
+            wrong("prompt_no_outputs", "Prompt has no outputs")
         call.task = call.world.accept(
             call.account,
             "text_to_image" if classes.count("KSampler") == 1 else "run",
@@ -113,35 +118,73 @@ class ComfyUI(Provider):
     async def _jobs(self, call: Call) -> Reply:
         """All of them, or a page; newest first, and without what each has made ([O])."""
         offset, limit = call.whole("offset", 0, 0, 10**9), call.whole("limit", 10**6, 1, 10**6)
-        now = call.world.now()
-        known = [task for task in reversed(call.account.tasks) if task.visible_from <= now]
+        known = self._tasks(call)[::-1]
         page = [_document(call, task, is_whole=False) for task in known[offset : offset + limit]]
         paging = {"offset": offset, "limit": limit, "total": len(known)}
         return Reply({"jobs": page, "pagination": {**paging, "has_more": len(known) > offset + limit}})
 
     async def _history(self, call: Call) -> Reply:
-        """Empty until the prompt has ended."""
-        task = call.world.task(call.account, call.request.match_info["id"])
-        if task is None or call.world.now() < task.ended:
-            return Reply({})
-        whole = _document(call, task, is_whole=True)
-        told = {"outputs": whole["outputs"], "status": whole["execution_status"]}
-        return Reply({task.id: {"prompt": _item(task), **told}})
+        """Of all, or of one, that have ended."""
+        wanted = call.request.match_info.get("id")
+        ended = [task for task in self._tasks(call) if call.world.now() >= task.ended]
+        shown = {task.id: _document(call, task, is_whole=True) for task in ended if wanted in (None, task.id)}
+        told = {
+            id_: {
+                "prompt": _item(call.world.tasks[id_]),
+                "outputs": document["outputs"],
+                "status": document["execution_status"],
+            }
+            for id_, document in shown.items()
+        }
+        return Reply(told)
+
+    async def _queue(self, call: Call) -> Reply:
+        """What runs and what waits."""
+        now = call.world.now()
+        left = [task for task in self._tasks(call) if now < task.ended]
+        running = [_item(task) for task in left if now >= task.started]
+        return Reply(
+            {"queue_running": running, "queue_pending": [_item(task) for task in left][len(running) :]}
+        )
+
+    async def _take_out(self, call: Call) -> Reply:
+        """What waits is taken out of the queue; what runs stays ([O])."""
+        for task in self._tasks(call):
+            if task.id in call.body.get("delete", []) and call.world.now() < task.started:
+                self._stop(call, task)
+        return Reply({})
+
+    async def _interrupt(self, call: Call) -> Reply:
+        """What runs is interrupted: the prompt that is named, or whichever it is ([O])."""
+        now, wanted = call.world.now(), call.body.get("prompt_id")
+        for task in self._tasks(call):
+            if task.started <= now < task.ended and wanted in (None, task.id):
+                self._stop(call, task)
+        return Reply({})
 
     async def _cancel(self, call: Call) -> Reply:
-        """What runs is interrupted, what waits is nowhere any more; of anything else it is false ([O])."""
-        now, task = call.world.now(), call.world.task(call.account, call.request.match_info["id"])
-        if task is None or now >= task.ended:
+        """Of what has ended, or never was, it is false ([O])."""
+        task = call.world.task(call.account, call.request.match_info["id"])
+        if task is None or call.world.now() >= task.ended:
             return Reply({"cancelled": False})
+        self._stop(call, task)
+        return Reply({"cancelled": True})
+
+    def _stop(self, call: Call, task: Task) -> None:
+        """What runs is interrupted, what waits is nowhere any more ([O])."""
+        now = call.world.now()
         if now < task.started:
             task.visible_from = float("inf")
         call.account.cancel(task, now)
-        return Reply({"cancelled": True})
+
+    def _tasks(self, call: Call) -> list[Task]:
+        """The server's own, oldest first."""
+        return [task for task in call.account.tasks if task.visible_from <= call.world.now()]
 
     async def _view(self, call: Call) -> Reply:
         name = call.request.query.get("filename", "")
         if "/" in name or ".." in name:
-            _wrong("invalid_filename", "Invalid filename")
+            wrong("invalid_filename", "Invalid filename")
         found = call.world.output_of(name)
         if found is None or found[0].account is not call.account:
             raise Refusal("not_found")
@@ -153,57 +196,6 @@ class ComfyUI(Provider):
         if call.task is None:
             raise Refusal("not_found")
         return call.task
-
-
-def _is_canonical(value: Any) -> bool:
-    try:
-        return bool(str(uuid.UUID(value)) == value)
-    except (ValueError, AttributeError, TypeError):
-        return False
-
-
-def _error(kind: str, words: str, node_errors: Mapping[str, Any]) -> dict[str, Any]:
-    error = {"type": kind, "message": words, "details": "", "extra_info": {}}
-    return {"error": error, "node_errors": node_errors}
-
-
-def _wrong(kind: str, words: str) -> NoReturn:
-    raise Refusal("bad_request", words, code=kind)
-
-
-# What a graph makes.
-
-
-def _classes(nodes: Any) -> list[str]:
-    """Of all nodes. Raises Refusal if one has none, or one that nobody has installed."""
-    for name, node in nodes.items() if isinstance(nodes, dict) else [("#", None)]:
-        if not isinstance(node, dict) or not isinstance(node.get("class_type"), str):
-            _wrong("invalid_prompt", f"Cannot execute because node {name} has no class_type.")
-        if node["class_type"].startswith("NoSuch"):
-            _wrong("invalid_prompt", f"Node '{node['class_type']}' not found.")
-    return [node["class_type"] for node in nodes.values()]
-
-
-def _errors(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """What is wrong with which node, as the server tells it."""
-    wrong = {}
-    for name, node in nodes.items():
-        kind, given = "", node.get("inputs", {})
-        if given.get("ckpt_name") == _MISSING:
-            kind, details = "value_not_in_list", f"ckpt_name: '{_MISSING}' not in ['v1-5.safetensors']"
-        elif node["class_type"] in _WRITERS and not any(isinstance(one, list) for one in given.values()):
-            kind, details = "required_input_missing", "images"
-        if kind:
-            error = {"type": kind, "message": kind.replace("_", " "), "details": details, "extra_info": {}}
-            wrong[name] = {"errors": [error], "dependent_outputs": [], "class_type": node["class_type"]}
-    return wrong
-
-
-def _outputs_of(nodes: Mapping[str, Any], errors: Mapping[str, Any]) -> tuple[Output, ...]:
-    count = max(node.get("inputs", {}).get("batch_size", 1) for node in nodes.values()) if nodes else 1
-    writers = [node["class_type"] for name, node in nodes.items() if name not in errors]
-    makers = [_WRITERS[one] for one in writers if one in _WRITERS]
-    return tuple(make() for make in makers for _ in range(count if make().kind == "image" else 1))
 
 
 # What is shown of a prompt.

@@ -207,3 +207,27 @@ def test_a_proxy_may_refuse(comfyui, media_simulator: Simulator):
         json={"prompt": {"1": {"class_type": "A", "inputs": {"t": "[sim:reject=server]"}}, "2": SAVE}},
     )
     assert (reply.status_code, reply.json()["error"]["type"]) == (500, "internal")
+
+
+def test_queue_and_interrupt(comfyui, media_simulator: Simulator):
+    """What runs is interrupted, what waits is taken out of the queue, and both are shown until then."""
+    running = prompt(comfyui, words="a mug [sim:queued=0] [sim:seconds=60]")["prompt_id"]
+    waiting = prompt(comfyui, words="a mug [sim:queued=60]")["prompt_id"]
+    media_simulator.advance(1)
+
+    def queue() -> list[list[str]]:
+        """The ids of what runs, and of what waits."""
+        said = comfyui.get("/queue").json()
+        return [[item[1] for item in said[name]] for name in ("queue_running", "queue_pending")]
+
+    assert queue() == [[running], [waiting]]
+    comfyui.post("/interrupt", json={"prompt_id": waiting})
+    comfyui.post("/queue", json={"delete": [running]})
+    assert queue() == [[running], [waiting]]
+    comfyui.post("/queue", json={"delete": [waiting]})
+    comfyui.post("/interrupt", json={})
+    assert queue() == [[], []]
+    history = comfyui.get("/history").json()
+    assert list(history) == [running]
+    assert history[running]["status"]["messages"][-1][0] == "execution_interrupted"
+    assert comfyui.get("/nothing").json() == "404: Not Found"
